@@ -1,0 +1,71 @@
+# Everything a contributor does, from a bare machine with Python 3.11 or newer and make.
+# What was installed once is not installed again until pyproject.toml or constraints.txt changes,
+# and from then on nothing here but `make image` and `make constraints` needs a network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The embedded upstream serves a first run; whoever gives a key, a provider or a config gets that.
+RUN_ENV ?= development
+ifeq ($(INFERENCE_INFERENCE_API_KEY)$(INFERENCE_INFERENCE_API_KEY_FILE)$(INFERENCE_INFERENCE_PROVIDER)$(wildcard config/$(RUN_ENV).yaml),)
+run: export INFERENCE_INFERENCE_PROVIDER = echo
+endif
+run: export RUN_ENV := $(RUN_ENV)
+run: export INFERENCE_LOGGING_FORMAT ?= text
+
+IMAGE ?= inference-sidecar:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/inference_config/__init__.py)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The build backend is pinned with all the rest; without isolation pip takes that one, and a second
+# install needs no network.
+INSTALL := $(PIP) install --constraint constraints.txt
+EDITABLE := $(INSTALL) --no-build-isolation --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check machine image constraints clean
+
+help: ## Print this.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed ## Serve the OpenAI API on http://127.0.0.1:3000/v1 (ARGS="--port 3100" for flags).
+	@exec $(BIN)/inference-sidecar run $(ARGS)
+
+test: $(VENV)/installed-dev ## Run every test that this machine can run (ARGS="-k name" for some).
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev ## Lint, format, types, layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+machine: ## Install the Debian packages that the tests marked `machine` need (root).
+	@.ci/machine-packages
+
+image: ## Build the sidecar's image (BASE_IMAGE=, BUILDER=, IMAGE=; see docs/images.md).
+	@deploy/image/build Dockerfile.sidecar $(IMAGE)
+
+constraints: ## Write constraints.txt anew with the newest versions that pyproject.toml allows.
+	@.ci/constraints $(PYTHON)
+
+clean: ## Remove what the targets above made, caches of base images included.
+	rm -rf $(VENV) .cache dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo 'Python 3.11 or newer is needed and "$(PYTHON)" is none; name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV) ...'
+	@$(INSTALL) hatchling editables
+	@$(EDITABLE) .
+	@touch $@
+
+$(VENV)/installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV), with what development needs ...'
+	@$(INSTALL) hatchling editables
+	@$(EDITABLE) '.[operator,dev]'
+	@touch $(VENV)/installed $@

@@ -1,0 +1,1 @@
+"""The operator: turns InferenceConfig resources and Secrets into the sidecar's configuration."""

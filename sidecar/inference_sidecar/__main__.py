@@ -1,0 +1,137 @@
+"""The command line: run the sidecar, check its configuration, say its version.
+
+Enters: arguments and the environment. Leaves: an exit code: 0, 2 for a configuration that cannot be used, or
+what `serve` says. Must not know how anything is served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import ssl
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from inference_config import __version__
+from inference_config.load import ConfigError, Loaded, Problem, load, read_key
+from inference_config.problems import one_line
+from inference_config.settings import SETTINGS
+
+MASK = "********"
+
+FLAGS = {
+    "server.host": ("--host", "HOST", "address of the API; absent: both loopbacks"),
+    "server.port": ("--port", "PORT", "port of the API; 0: any free one"),
+    "server.admin_host": ("--admin-host", "HOST", "address of the admin port"),
+    "server.admin_port": ("--admin-port", "PORT", "admin port; 0: any free one"),
+}
+
+
+def main() -> None:
+    """The script `inference-sidecar`."""
+    sys.exit(command(sys.argv[1:], os.environ))
+
+
+def command(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Does what the arguments say, and returns the exit code."""
+    options = vars(_parser().parse_args(arguments))
+    flags = {path: options[path] for path in FLAGS if options[path] is not None}
+    act = check if options["command"] == "check" else _run
+    try:
+        return act(options["config"], environ, flags)
+    except ConfigError as error:
+        _tell(error.problems)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "inference-sidecar",
+        description="Serves the OpenAI API on the loopback and forwards it to the configured upstream.",
+    )
+    parser.add_argument("--version", action="version", version=f"inference-sidecar {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("run", "serve until SIGTERM"),
+        ("check", "print the effective configuration, and where each value came from; exit 0 or 2"),
+    ):
+        one = commands.add_parser(name, help=text, description=text)
+        one.add_argument(
+            "-c",
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="configuration, or a directory with one; absent: config/{RUN_ENV}.yaml, if it is there",
+        )
+        for path, (flag, value, meaning) in FLAGS.items():
+            one.add_argument(flag, dest=path, metavar=value, help=meaning)
+    return parser
+
+
+def _run(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
+    from .serve import run  # noqa: PLC0415 - neither check nor --version waits for a server to be imported
+
+    return run(path, environ, flags)
+
+
+def check(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
+    """Prints each setting with its value and where it came from, then reads the files that it names."""
+    loaded = load(path, environ, flags)
+    sys.stdout.write("\n".join(_lines(loaded)) + "\n")
+    for warning in loaded.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    problems = _problems_of_files(loaded)
+    _tell(problems)
+    return 2 if problems else 0
+
+
+def _lines(loaded: Loaded) -> list[str]:
+    shown = {path: _shown(setting.of(loaded.config)) for path, setting in SETTINGS.items()}
+    key = loaded.config.inference.api_key
+    if key is not None and len(key) >= 8:  # it may have been put into another setting as well
+        shown = {path: value.replace(key.get_secret_value(), MASK) for path, value in shown.items()}
+    left = max(map(len, shown))
+    right = max(len(value) for value in shown.values() if len(value) <= 60)
+    return [f"{path:{left}} = {value:{right}}  ({loaded.sources[path]})" for path, value in shown.items()]
+
+
+def _shown(value: object) -> str:
+    """A setting's value as YAML would have it, on one line; of a secret only that it is there."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return MASK if isinstance(value, SecretStr) else json.dumps(value, default=lambda _: MASK)
+
+
+def _problems_of_files(loaded: Loaded) -> list[Problem]:
+    """What `run` would find wrong with the key file and the CA file."""
+    problems: list[Problem] = []
+    inference = loaded.config.inference
+    if inference.api_key_file is not None:
+        try:
+            read_key(Path(inference.api_key_file))
+        except ConfigError as error:
+            problems += error.problems
+    if inference.http.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=inference.http.ca_file)
+        except ssl.SSLError:
+            problems.append(Problem(inference.http.ca_file, "no certificates", "certificates in PEM form"))
+        except OSError as error:
+            found = (error.strerror or "an error").lower()
+            problems.append(Problem(inference.http.ca_file, found, "a file that can be read"))
+    return problems
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The door: takes a request in, calls the rooms in order, and tells what came of it.
+
+Enters: ASGI. Leaves: an answer, one `Outcome` in the figures and one line in the log, whatever happened.
+Bounds how many requests are open, judges Host and Origin, hears when the app leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .. import respond
+from ..records import Reason, Refusal
+from ..runtime import unknown_url
+from ..telemetry import LOGGER, Figures, log_outcome
+from ..upstream import Upstream
+from .body import Receive
+from .door import Door, Verdict, is_loopback
+from .exchange import Exchange
+from .line import EXTENSION, Line
+
+__all__ = ["EXTENSION", "Accept", "Door", "Line", "Verdict", "is_loopback"]
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Accept:
+    """The ASGI endpoint of everything that may spend tokens."""
+
+    def __init__(
+        self, current: Callable[[], Upstream], door: Door, figures: Figures, max_concurrent: int
+    ) -> None:
+        """`current` gives the newest upstream; a request keeps the one that it began with."""
+        self._current = current
+        self._door = door
+        self._figures = figures
+        self._max = max_concurrent
+        self._open: dict[Exchange, asyncio.Task[Any]] = {}
+        self.last_seen = 0.0
+
+    @property
+    def open(self) -> int:
+        """Requests that are being served."""
+        return len(self._open)
+
+    def cut(self) -> None:
+        """The process ends now: tell every open request so."""
+        for exchange, task in list(self._open.items()):
+            exchange.cut = True
+            task.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        verdict = self._door.judge(scope["headers"])
+        upstream = self._current()
+        request_id = _request_id()
+        line: Line = scope["extensions"][EXTENSION]
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            upstream,
+            self._figures,
+            line=line,
+            origin=verdict.origin,
+            request_id=request_id,
+        )
+        if not upstream.runtime.target.serves(scope["raw_path"]) or _is_preflight(scope):
+            # Neither of the API nor to be counted as such.
+            reply = respond.refusal(verdict.refused) if verdict.refused else _aside(scope)
+            return await exchange.aside(reply)
+        self._figures.arrived()
+        task = asyncio.current_task()
+        assert task is not None
+        refused = verdict.refused
+        if refused is None and self.open >= self._max:
+            message = (
+                f"{self._max} requests are open already (server.max_concurrent_requests). Try again shortly."
+            )
+            refused = Refusal(Reason.TOO_MANY_REQUESTS, message)
+        self._open[exchange] = task
+        line.watch(task.cancel)
+        try:
+            await exchange.serve(refused)
+        except asyncio.CancelledError:
+            if not await exchange.interrupted():
+                raise
+            task.uncancel()
+        except Exception:  # noqa: BLE001  the process's edge: a bug in one request must not be silent or end others
+            LOGGER.exception("internal error", extra={"fields": {"request_id": request_id}})
+            await exchange.broken()
+        finally:
+            line.watch(None)
+            del self._open[exchange]
+            self.last_seen = asyncio.get_running_loop().time()
+            outcome = exchange.outcome()
+            self._figures.record(outcome)
+            log_outcome(outcome)
+        return None
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks if it may send a request."""
+    names = {name for name, _ in scope["headers"]}
+    return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names
+
+
+def _aside(scope: Scope) -> respond.Reply:
+    if _is_preflight(scope):
+        return respond.preflight(dict(scope["headers"]).get(b"access-control-request-headers", b""))
+    return respond.refusal(unknown_url(scope["method"], scope["raw_path"]))
+
+
+def _request_id() -> str:
+    return f"req_{secrets.token_hex(16)}"

@@ -1,0 +1,237 @@
+"""An upstream's answer on its way down: which of the four kinds it is, and how it ends.
+
+Enters: an open `Answer`. Leaves: what goes down, and the end in the request's `Course`. Error, list of models,
+event stream, anything else: each has its own way to stay truthful when it breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from .. import models, relay, respond
+from ..errors import UpstreamError, UpstreamProtocolError
+from ..meter import Meter, error_event
+from ..records import Endpoint, Headers
+from ..runtime import Runtime
+from ..telemetry import Figures, debug, debugging
+from ..upstream import Answer
+from .body import Head
+from .course import Course, Downlink
+from .line import Line
+
+METERED = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+"""Endpoints whose answers carry usage."""
+
+_TELL_THEIR_END = frozenset({Endpoint.CHAT, Endpoint.RESPONSES})
+_MAX_HELD_BYTES = 16 * 1024 * 1024
+
+
+class Descent:
+    """Brings answers of one request down. `begin_stream` and `end_stream` also serve where there is none yet."""
+
+    def __init__(
+        self, course: Course, downlink: Downlink, runtime: Runtime, head: Head, figures: Figures, line: Line
+    ) -> None:
+        self._course = course
+        self._down = downlink
+        self._runtime = runtime
+        self._head = head
+        self._figures = figures
+        self._line = line
+
+    async def bring(self, answer: Answer) -> None:
+        """Relay one answer to its end. Raises UpstreamError only while a plain error can still be told."""
+        course = self._course
+        course.upstream_id = _id_of(answer)
+        if debugging():
+            debug(
+                "upstream answer",
+                request_id=course.request_id,
+                status=answer.status,
+                attempts=answer.attempts,
+                headers={
+                    name.decode("latin-1"): value.decode("latin-1") for name, value in self._headers(answer)
+                },
+            )
+        if answer.status >= 400:
+            return await self._error(answer)
+        if course.meter is None:
+            course.meter = Meter(course.endpoint, course.started, course.request.choices)
+        pieces, headers, readable = self._decoded(answer)
+        if readable and _is_event_stream(answer) and course.method != "HEAD":
+            return await self._stream(answer, pieces, headers, course.meter)
+        if self._down.begun:
+            raise UpstreamProtocolError("The upstream answered a streaming request without a stream.")
+        if course.endpoint is Endpoint.MODELS and answer.status == 200:
+            return await self._models(answer, pieces, headers)
+        return await self._plain(answer, pieces, headers, course.meter)
+
+    async def begin_stream(self, status: int, headers: Headers) -> None:
+        """Begin an event stream downstream."""
+        course = self._course
+        if course.meter is None:
+            course.meter = Meter(course.endpoint, course.started, course.request.choices)
+        self._figures.stream_began()
+        await self._down.head(status, headers, stream=True)
+
+    async def end_stream(self, message: str, code: str) -> None:
+        """End an event stream with an error event in the endpoint's own form."""
+        course = self._course
+        event = error_event(
+            course.endpoint,
+            message=message,
+            type="upstream_error",
+            code=code,
+            param=None,
+            sequence_number=course.meter.next_sequence if course.meter is not None else 0,
+        )
+        torn = course.stream is not None and course.stream.torn
+        await self._down.body(b"\n\n" + event if torn else event)
+        await self._down.finish()
+
+    async def _error(self, answer: Answer) -> None:
+        body, headers = answer.first, answer.headers
+        encoding = _encoding(answer)
+        if relay.can_inflate(encoding):
+            body = relay.inflate(body, _MAX_HELD_BYTES)
+            headers = [line for line in headers if line[0] != b"content-encoding"]
+        self._course.failed(f"upstream_http_{answer.status}")
+        reply = respond.upstream_error(
+            answer.status,
+            headers,
+            body,
+            exhausted=answer.exhausted,
+            mask=self._runtime.mask,
+            method=self._course.method,
+        )
+        if self._down.begun:
+            # A comment went down while this was awaited: the status can no longer be told.
+            return await self.end_stream(respond.message_of(reply.body), "upstream_http_error")
+        return await self._down.reply(reply)
+
+    async def _models(self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers) -> None:
+        listing = bytearray()
+
+        async def collect(piece: bytes) -> None:
+            listing.extend(piece)
+            if len(listing) > _MAX_HELD_BYTES:
+                raise UpstreamProtocolError("The upstream's list of models is too large.")
+
+        await relay.plain(pieces, relay.Bounds(until=answer.deadline, idle=None), collect, None)
+        self._course.completed()
+        body = models.visible(bytes(listing), self._runtime.listed)
+        await self._down.reply(respond.Reply(200, headers, body))
+
+    async def _plain(
+        self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers, meter: Meter
+    ) -> None:
+        coded = any(name == b"content-encoding" for name, _ in headers)
+        length = answer.header(b"content-length")
+        if length is not None and (coded or not _encoding(answer)):
+            headers = [*headers, (b"content-length", length)]
+        elif not answer.first and self._course.method != "HEAD" and answer.status not in (204, 304):
+            headers = [*headers, (b"content-length", b"0")]
+        await self._down.head(answer.status, headers)
+        document = relay.Document() if self._course.endpoint in METERED else None
+        if answer.first:
+            try:
+                await relay.plain(
+                    pieces, self._bounds(answer), self._down.body, document.feed if document else None
+                )
+            except UpstreamError as error:
+                # The head has gone down: what is left to say is that this body is not whole.
+                self._course.failed(error.code, str(error))
+                self._line.close()
+                return
+        if document is not None:
+            document.read(meter, _encoding(answer) if coded else "")
+        self._course.completed()
+        await self._down.finish()
+
+    def _bounds(self, answer: Answer) -> relay.Bounds:
+        """JSON is bounded as a whole. What may be large (files, audio) is bounded like a stream."""
+        if b"json" in (answer.header(b"content-type") or b""):
+            return relay.Bounds(until=answer.deadline, idle=None)
+        return self._stream_bounds()
+
+    def _stream_bounds(self, keepalive: float = 0.0) -> relay.Bounds:
+        http = self._runtime.config.inference.http
+        whole = http.stream_timeout_secs
+        left = None if whole is None else self._course.started + whole - time.monotonic()
+        until = None if left is None else asyncio.get_running_loop().time() + left
+        return relay.Bounds(until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
+
+    async def _stream(
+        self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers, meter: Meter
+    ) -> None:
+        course = self._course
+        if not answer.first and course.endpoint in _TELL_THEIR_END:
+            raise UpstreamProtocolError("The upstream ended the stream before it began.")
+        if not self._down.begun:
+            await self.begin_stream(answer.status, headers)
+        course.stream = relay.Stream(
+            meter,
+            self._down.body,
+            course.endpoint,
+            hide_usage=course.request.usage_hidden and not answer.usage_dropped,
+            stats=self._head.wants_stats,
+            mask=self._runtime.mask,
+        )
+        keepalive = self._runtime.config.inference.keepalive_comment_secs
+        try:
+            await course.stream.pump(pieces, self._stream_bounds(keepalive))
+        except UpstreamError as error:
+            if meter.errored:
+                # The upstream has told of its error itself; a second one would only hide it.
+                course.failed("upstream_error_event", str(error))
+                return await self._down.finish()
+            course.failed(error.code, str(error))
+            return await self.end_stream(str(error), error.code)
+        course.completed()
+        return await self._down.finish()
+
+    def _decoded(self, answer: Answer) -> tuple[AsyncIterator[bytes], Headers, bool]:
+        """The body as it goes down, its headers, and whether its bytes can be read here.
+
+        A coding that the app did not accept is undone; so is one around events, which must be followed.
+        """
+        headers = self._headers(answer)
+        pieces = _joined(answer.first, answer.rest)
+        encoding = _encoding(answer)
+        if not encoding:
+            return pieces, headers, True
+        inflatable = relay.can_inflate(encoding)
+        if self._head.accepts(encoding) and not (inflatable and _is_event_stream(answer)):
+            return pieces, headers, False
+        if not inflatable:
+            raise UpstreamProtocolError(
+                "The upstream compressed its answer in a way that the app does not accept."
+            )
+        return relay.inflated(pieces), [line for line in headers if line[0] != b"content-encoding"], True
+
+    def _headers(self, answer: Answer) -> Headers:
+        return respond.down(answer.headers, mask=self._runtime.mask)
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return (answer.header(b"content-type") or b"").lower().startswith(respond.EVENT_STREAM)
+
+
+def _encoding(answer: Answer) -> str:
+    """The content coding, empty where there is none."""
+    coding = (answer.header(b"content-encoding") or b"").decode("latin-1").strip().lower()
+    return "" if coding == "identity" or not answer.first else coding
+
+
+def _id_of(answer: Answer) -> str | None:
+    value = answer.header(b"x-request-id") or answer.header(b"apim-request-id")
+    return None if value is None else value[:128].decode("latin-1")
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+        async for piece in rest:
+            yield piece

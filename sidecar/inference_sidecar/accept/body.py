@@ -1,0 +1,150 @@
+"""The app's body and headers, on their way up.
+
+Enters: ASGI's receive and headers. Leaves: bytes within a bound, or a stream of pieces within a bound, and
+the header lines that may go up. Must not interpret a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import BadBody, ClientGone
+from ..records import Headers, Reason, Refusal
+from ..respond import HOP_BY_HOP
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_NOT_UP: Final = HOP_BY_HOP | {
+    # Framing and routing are made anew for the upstream.
+    b"host", b"content-length", b"expect", b"accept-encoding",
+    # The app's own credentials are nobody's business; the configured key takes their place.
+    b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"cookie", b"cookie2",
+    # What a browser or a proxy says about where the app is.
+    b"origin", b"referer", b"forwarded", b"via", b"x-real-ip",
+    b"x-stream-stats",
+}  # fmt: skip
+_NOT_UP_PREFIXES: Final = (b"x-forwarded-", b"sec-", b"access-control-")
+_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_DECODABLE: Final = ("gzip", "deflate")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the header lines say of the body and of the answer that is wanted."""
+
+    length: int | None
+    has_body: bool
+    media: str
+    encoding: str
+    codings: frozenset[str]
+    wants_stats: bool
+
+    def accepts(self, coding: str) -> bool:
+        """Whether the app can read a content coding."""
+        return coding in ("", "identity") or coding in self.codings or "*" in self.codings
+
+
+def read_head(headers: Headers) -> Head:
+    """Read the lines that matter here. Names are in lower case."""
+    values = dict(headers)
+    length = values.get(b"content-length", b"")
+    declared = int(length) if length.isdigit() else None
+    return Head(
+        length=declared,
+        has_body=bool(declared) or b"transfer-encoding" in values,
+        media=values.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower(),
+        encoding=_coding(values.get(b"content-encoding", b"")),
+        codings=_codings(headers),
+        wants_stats=values.get(b"x-stream-stats", b"").strip().lower() == b"true",
+    )
+
+
+def up(headers: Headers, *, traced: bool) -> Headers:
+    """The app's header lines that go up, in order, without framing, credentials and accept-encoding."""
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in _NOT_UP
+        and name not in named
+        and not name.startswith(_NOT_UP_PREFIXES)
+        and (traced or name not in _TRACE)
+    ]
+
+
+def wanted_coding(head: Head, *, readable: bool, plain: bool) -> bytes:
+    """The accept-encoding for the upstream. A library's own must not stand here for what the app never
+    asked for. `readable`: the answer is read here, so no coding that can't be undone. `plain`: none at all,
+    since events cannot be followed at once through a compressor."""
+    codings = frozenset() if plain else head.codings
+    if readable:
+        codings &= frozenset(_DECODABLE)
+    return ", ".join(sorted(codings)).encode("latin-1") or b"identity"
+
+
+def too_large(limit: int, setting: str) -> Refusal:
+    """The refusal of a body beyond its bound."""
+    return Refusal(Reason.BODY_TOO_LARGE, f"The request's body is larger than {limit} bytes ({setting}).")
+
+
+async def read_whole(receive: Receive, head: Head, limit: int, setting: str) -> bytes | Refusal:
+    """A body in memory. Where its declared length is beyond the bound, nothing of it is read."""
+    if head.length is not None and head.length > limit:
+        return too_large(limit, setting)
+    if not head.has_body:
+        return b""
+    parts: list[bytes] = []
+    size = 0
+    async for piece in _pieces(receive):
+        size += len(piece)
+        if size > limit:
+            return too_large(limit, setting)
+        parts.append(piece)
+    return b"".join(parts)
+
+
+async def stream(receive: Receive, limit: int, count: Callable[[int], None]) -> AsyncIterator[bytes]:
+    """A body piece by piece. Raises BadBody beyond the bound, ClientGone where the app left."""
+    size = 0
+    async for piece in _pieces(receive):
+        size += len(piece)
+        if size > limit:
+            raise BadBody(f"The request's body is larger than {limit} bytes (server.max_body_bytes).")
+        count(len(piece))
+        yield piece
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("The app closed its connection while it was sending its request.")
+        more = message.get("more_body", False)
+        if piece := message.get("body", b""):
+            yield piece
+
+
+def _coding(value: bytes) -> str:
+    coding = value.decode("latin-1").strip().lower()
+    return "" if coding == "identity" else coding
+
+
+def _codings(headers: Headers) -> frozenset[str]:
+    accepted = set()
+    for name, value in headers:
+        if name != b"accept-encoding":
+            continue
+        for item in value.decode("latin-1").lower().split(","):
+            coding, _, weight = item.partition(";")
+            refused = weight.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+            if coding.strip() and not refused and coding.strip() != "identity":
+                accepted.add(coding.strip())
+    return frozenset(accepted)

@@ -1,0 +1,160 @@
+"""What is known of one request so far, and what goes down to its app.
+
+Enters: what the rooms find out. Leaves: ASGI messages, and at the end an `Outcome`. Must not decide anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .. import relay, respond
+from ..meter import Meter
+from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
+from ..telemetry import debug
+from ..upstream import Attempts
+
+AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CONTENT_SHOWN: Final = 16 * 1024
+"""Bytes of a body or a piece that a debug line shows, where content may be logged at all."""
+
+
+@dataclass(slots=True)
+class Course:
+    """One request's state, written by the rooms that it passes. Times are `time.monotonic()`'s: a loop's own clock may stand still while it works."""
+
+    request_id: str
+    method: str
+    path: bytes
+    started: float
+    endpoint: Endpoint = Endpoint.OTHER
+    request: InferenceRequest = field(default_factory=lambda: InferenceRequest(b"", b""))
+    attempts: Attempts = field(default_factory=Attempts)
+    bytes_up: int = 0
+    meter: Meter | None = None
+    stream: relay.Stream | None = None
+    upstream_id: str | None = None
+    end: End = End.FAILED
+    error: str | None = None
+    error_message: str | None = None
+    param: str | None = None
+
+    def completed(self) -> None:
+        """It ended as it should; where the upstream itself told of an error, that is what counts."""
+        if self.meter is not None and self.meter.errored:
+            self.failed("upstream_error_event")
+        else:
+            self.end = End.COMPLETED
+
+    def failed(self, error: str, message: str | None = None) -> None:
+        """It failed. `error` is low in cardinality, see `records.Outcome`."""
+        self.end, self.error, self.error_message = End.FAILED, error, message
+
+    def refused(self, refusal: Refusal) -> None:
+        """The sidecar answers itself."""
+        self.end, self.error = End.REFUSED, refusal.reason.value
+        self.error_message, self.param = refusal.message, refusal.param
+
+    def cancelled(self) -> None:
+        """The app left before it had its answer."""
+        self.end, self.error = End.CANCELLED, None
+
+    def count_up(self, size: int) -> None:
+        """So many bytes of a streamed body went up."""
+        self.bytes_up += size
+
+    def outcome(self, now: float, downlink: Downlink) -> Outcome:
+        """All of it, after the end."""
+        meter = self.meter
+        return Outcome(
+            request_id=self.request_id,
+            endpoint=self.endpoint,
+            method=self.method,
+            path=self.path[:256].decode("latin-1"),
+            status=downlink.status,
+            end=self.end,
+            duration_s=now - self.started,
+            error=self.error,
+            error_message=self.error_message,
+            param=self.param,
+            streaming=self.request.stream,
+            streamed=downlink.streamed,
+            model=self.request.model,
+            response_model=meter.model if meter else None,
+            attempts=self.attempts.count,
+            bytes_up=self.bytes_up,
+            bytes_down=downlink.bytes,
+            first_byte_s=None if downlink.first_byte is None else downlink.first_byte - self.started,
+            first_token_s=meter.first_token - self.started if meter and meter.first_token else None,
+            usage=meter.usage if meter else None,
+            finish_reasons=meter.finish_reasons if meter else (),
+            stream=meter.stats(now) if meter and downlink.streamed else None,
+            upstream_request_id=self.upstream_id,
+        )
+
+
+class Downlink:
+    """The way down to one request's app: head, pieces, end, and what of them has gone already."""
+
+    def __init__(
+        self,
+        send: AsgiSend,
+        *,
+        method: str,
+        origin: bytes | None,
+        request_id: str,
+        content_logged: bool,
+    ) -> None:
+        """`origin` is the accepted origin of a web page, which is told that it may read the answer."""
+        self.status = 0
+        self.begun = False
+        self.streamed = False
+        self.complete = False
+        self.bytes = 0
+        self.first_byte: float | None = None
+        self._send = send
+        self._method = method
+        self._origin = origin
+        self._request_id = request_id
+        self._content_logged = content_logged
+
+    async def reply(self, reply: respond.Reply) -> None:
+        """Send a whole answer."""
+        headers = list(reply.headers)
+        if reply.status != 204 and self._method != "HEAD":
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        await self.head(reply.status, headers)
+        if reply.body and self._method != "HEAD":
+            await self.body(reply.body)
+        await self.finish()
+
+    async def head(self, status: int, headers: Headers, *, stream: bool = False) -> None:
+        """Send status and headers. `stream`: they begin an event stream."""
+        if not any(name == b"x-request-id" for name, _ in headers):
+            headers = [*headers, (b"x-request-id", self._request_id.encode())]
+        if self._origin is not None:
+            headers = [*headers, *respond.cors(self._origin)]
+        self.status, self.begun, self.streamed = status, True, stream
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def body(self, piece: bytes) -> None:
+        """Send a piece of the body; returns when there is room for more."""
+        if self.first_byte is None:
+            self.first_byte = time.monotonic()
+        self.bytes += len(piece)
+        if self._content_logged:
+            debug("response content", request_id=self._request_id, content=shown(piece))
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def finish(self) -> None:
+        """End the answer as a whole one."""
+        self.complete = True
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def shown(piece: bytes) -> str:
+    """Content as a debug line shows it."""
+    return piece[:CONTENT_SHOWN].decode("utf-8", "replace")

@@ -1,0 +1,248 @@
+"""One request from its head to its outcome: place it, read it, send it up, bring the answer down.
+
+Enters: ASGI's scope and receive, and the upstream that serves this request to its end.
+Leaves: an answer, and an `Outcome`. Every end that is not the upstream's is worded here: refused, failed,
+cut by the process's end, left by the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from .. import models, relay, respond, validate
+from ..errors import BadBody, ClientGone, UpstreamError
+from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal
+from ..runtime import Located
+from ..telemetry import Figures, debug, debugging
+from ..upstream import Answer, Call, Upstream
+from . import body as bodies
+from .answer import METERED, Descent
+from .course import AsgiSend, Course, Downlink, shown
+from .line import Line
+
+_LISTS: Final = frozenset({Endpoint.MODELS, Endpoint.MODEL})
+_BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf\xfe\xff\0"
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
+class Exchange:
+    """One request. Created, served once, asked for its outcome."""
+
+    def __init__(
+        self,
+        scope: Any,
+        receive: bodies.Receive,
+        send: AsgiSend,
+        upstream: Upstream,
+        figures: Figures,
+        *,
+        line: Line,
+        origin: bytes | None,
+        request_id: str,
+    ) -> None:
+        self.cut = False
+        self._receive = receive
+        self._upstream = upstream
+        self._runtime = upstream.runtime
+        self._line = line
+        self._headers: Headers = scope["headers"]
+        self._query: bytes = scope["query_string"]
+        self._head = bodies.read_head(self._headers)
+        self.course = Course(request_id, scope["method"], scope["raw_path"], time.monotonic())
+        self._down = Downlink(
+            send,
+            method=scope["method"],
+            origin=origin,
+            request_id=request_id,
+            content_logged=self._runtime.config.logging.content and debugging(),
+        )
+        self._descent = Descent(self.course, self._down, self._runtime, self._head, figures, line)
+
+    async def serve(self, refused: Refusal | None) -> None:
+        """From the head to the last byte. Raises CancelledError where the app leaves."""
+        if self._line.gone:
+            raise asyncio.CancelledError
+        try:
+            refused = refused or await self._forward()
+        except ClientGone:
+            raise asyncio.CancelledError from None
+        except BadBody as error:
+            refused = Refusal(Reason.BODY_TOO_LARGE, str(error))
+        except UpstreamError as error:
+            self.course.failed(error.code, str(error))
+            await self._tell(
+                respond.fault(error, exhausted=self.course.attempts.exhausted), str(error), error.code
+            )
+        if refused is not None:
+            self.course.refused(refused)
+            await self._down.reply(respond.refusal(refused))
+
+    async def aside(self, reply: respond.Reply) -> None:
+        """Answer what is no request of the API's."""
+        await self._down.reply(reply)
+
+    async def _forward(self) -> Refusal | None:
+        course = self.course
+        target = self._runtime.target
+        located = target.locate(course.method, course.path, self._query, None)
+        if isinstance(located, Refusal):
+            return located
+        course.endpoint = located.endpoint
+        request = self._refused_by_path(located) or await self._read()
+        if isinstance(request, Refusal):
+            return request
+        if isinstance(request, InferenceRequest):
+            course.request = request
+            course.bytes_up = len(request.body)
+            if request.model is not None and target.azure and target.deployment is None:
+                # On Azure's classic paths the model names the deployment: the body has its say in the path.
+                located = target.locate(course.method, course.path, self._query, request.model)
+                if isinstance(located, Refusal):
+                    return located
+        if debugging():
+            self._debug_call(located)
+        answer = await self._open(self._call(located, request))
+        try:
+            await self._descent.bring(answer)
+        finally:
+            await asyncio.shield(answer.aclose())
+        return None
+
+    def _refused_by_path(self, located: Located) -> Refusal | None:
+        if located.model is None:
+            return None
+        if located.endpoint is Endpoint.MODEL:
+            return models.hidden(located.model, self._runtime.listed)
+        return validate.model_allowed(located.model, self._runtime.rules)
+
+    async def _read(self) -> InferenceRequest | AsyncIterator[bytes] | Refusal | None:
+        """The body: read and checked, or a stream that is passed through, or None where there is none."""
+        course, head, limits = self.course, self._head, self._runtime.config.server
+        if not head.has_body and course.endpoint is not Endpoint.CHAT:
+            return None if course.method in _WITHOUT_BODY else InferenceRequest(b"", b"")
+        if not self._is_held():
+            if head.length is not None and head.length > limits.max_body_bytes:
+                return bodies.too_large(limits.max_body_bytes, "server.max_body_bytes")
+            return bodies.stream(self._receive, limits.max_body_bytes, course.count_up)
+        body = await bodies.read_whole(self._receive, head, limits.max_json_bytes, "server.max_json_bytes")
+        if isinstance(body, Refusal):
+            return body
+        course.bytes_up = len(body)
+        if debugging():
+            self._debug_request(body)
+        return self._checked(body)
+
+    def _checked(self, body: bytes) -> InferenceRequest | Refusal:
+        rules = self._runtime.rules
+        chat = self.course.endpoint is Endpoint.CHAT
+        if self._head.encoding and (rules.allowed is not None or (chat and rules.strict)):
+            message = "A compressed request body cannot be checked; send it uncompressed."
+            return Refusal(Reason.UNSUPPORTED_ENCODING, message)
+        if chat:
+            return validate.chat(body, rules, usage_shown=self._head.wants_stats)
+        if not self._is_json() and not body.lstrip(_BEFORE_JSON).startswith(b"{"):
+            return InferenceRequest(body, body)
+        return validate.passthrough(body, rules)
+
+    def _is_held(self) -> bool:
+        """Whether a body is read into memory: where it is JSON, and where it may be read as such by an
+        upstream that does not look at its media type, so that it must not name any model."""
+        restricted = self._runtime.rules.allowed is not None
+        return self._is_json() or (restricted and not self._head.media.startswith("multipart/"))
+
+    def _is_json(self) -> bool:
+        media = self._head.media
+        return self.course.endpoint in METERED or media == "application/json" or media.endswith("+json")
+
+    def _call(self, located: Located, request: InferenceRequest | AsyncIterator[bytes] | None) -> Call:
+        endpoint = self.course.endpoint
+        headers = bodies.up(self._headers, traced=self._runtime.config.telemetry.propagate_traceparent)
+        coding = bodies.wanted_coding(
+            self._head, readable=endpoint in METERED or endpoint in _LISTS, plain=self.course.request.stream
+        )
+        headers.append((b"accept-encoding", coding))
+        method, target = self.course.method, located.target
+        if isinstance(request, InferenceRequest):
+            without_usage = None if request.original is request.body else request.original
+            return Call(method, target, headers, endpoint, request.body, without_usage)
+        if request is not None:
+            length = self._head.length
+            chunked = (b"transfer-encoding", b"chunked")
+            headers.append(chunked if length is None else (b"content-length", b"%d" % length))
+        return Call(method, target, headers, endpoint, request)
+
+    async def _open(self, call: Call) -> Answer:
+        """The answer's head and first byte. Meanwhile, where the configuration says so, comments go down."""
+        interval = self._runtime.config.inference.keepalive_comment_secs
+        if not interval or not self.course.request.stream:
+            return await self._upstream.send(call, self.course.attempts)
+        pending = asyncio.ensure_future(self._upstream.send(call, self.course.attempts))
+        try:
+            while not (await asyncio.wait({pending}, timeout=interval))[0]:
+                if not self._down.begun:
+                    await self._descent.begin_stream(200, respond.STREAM_HEADERS)
+                await self._down.body(relay.KEEPALIVE)
+            return pending.result()
+        finally:
+            if not pending.done():
+                pending.cancel()
+                await asyncio.wait({pending})
+
+    async def interrupted(self) -> bool:
+        """After a cancellation: the app left, or the process ends. False: somebody else cancelled."""
+        course = self.course
+        if self._line.gone:
+            # What had ended before the app left, or because of which it was cut off, stays as it ended.
+            if course.error is None and not self._down.complete:
+                if course.stream is not None and course.stream.finished:
+                    # It closes as soon as it has seen the end: it got what it asked for.
+                    course.completed()
+                else:
+                    course.cancelled()
+            return True
+        if not self.cut:
+            return False
+        if not self._down.complete:
+            refused = Refusal(Reason.SHUTTING_DOWN, "The sidecar is shutting down.")
+            course.failed(refused.reason.value, refused.message)
+            await self._tell(respond.refusal(refused), refused.message, refused.reason.value)
+        return True
+
+    async def broken(self) -> None:
+        """After a fault of our own: say so where that is still possible."""
+        refused = Refusal(Reason.INTERNAL_ERROR, "The sidecar failed. Its log says why.")
+        self.course.failed(refused.reason.value, refused.message)
+        await self._tell(respond.refusal(refused), refused.message, refused.reason.value)
+
+    def outcome(self) -> Outcome:
+        """The whole of it, after the end."""
+        return self.course.outcome(time.monotonic(), self._down)
+
+    async def _tell(self, reply: respond.Reply, message: str, code: str) -> None:
+        """Tell the app of a failure in the best way that is left: an answer, an event, a cut connection."""
+        if not self._down.begun:
+            await self._down.reply(reply)
+        elif self._down.streamed:
+            await self._descent.end_stream(message, code)
+        else:
+            self._line.close()
+
+    def _debug_request(self, body: bytes) -> None:
+        debug("request received", request_id=self.course.request_id, bytes=len(body))
+        if self._runtime.config.logging.content:
+            debug("request content", request_id=self.course.request_id, content=shown(body))
+
+    def _debug_call(self, located: Located) -> None:
+        course = self.course
+        debug(
+            "upstream call",
+            request_id=course.request_id,
+            method=course.method,
+            target=located.target.decode("latin-1"),
+            bytes=course.bytes_up,
+            model=course.request.model,
+            stream=course.request.stream,
+        )

@@ -1,0 +1,170 @@
+"""What the rooms hand to each other: frozen records, no behaviour beyond a derived figure.
+
+Units are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Headers = list[tuple[bytes, bytes]]
+"""Header lines in order, names in lower case, as ASGI and httpx have them."""
+
+
+class Endpoint(enum.StrEnum):
+    """What kind of resource a path names. Decides reading, retries and how the answer is measured."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MODELS = "models"
+    MODEL = "model"
+    OTHER = "other"
+
+
+class Reason(enum.StrEnum):
+    """Why the sidecar itself refused a request. `respond` gives each its status; figures count by it."""
+
+    INVALID_REQUEST = "invalid_request"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    MODEL_NOT_FOUND = "model_not_found"
+    NOT_FOUND = "not_found"
+    FORBIDDEN_HOST = "forbidden_host"
+    FORBIDDEN_ORIGIN = "forbidden_origin"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that the sidecar answers itself.
+
+    `param` is the path of the field at fault (`messages[1].role`), `code` OpenAI's or our own word for it;
+    where it is None the reason's own name is not shown as code. `message` names the field and the valid range.
+    """
+
+    reason: Reason
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one config asks of requests, compiled once for all of them.
+
+    `strict`: chat bodies are checked; else they go up unread, but for the models allowed. `model_required` is
+    False where the upstream's URL names the model. `allowed` is None where every model is. `inject_usage`: ask
+    for a stream's usage where the app did not. `max_depth` bounds the nesting of a JSON body, root included.
+    """
+
+    strict: bool
+    default_model: str | None
+    model_required: bool
+    allowed: Callable[[str], bool] | None
+    inject_usage: bool
+    can_stream: bool
+    max_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A body that may go up, and what was learned from it.
+
+    `body` is what goes up; `original` is the same without the sidecar's own wish for usage (the very same
+    object where nothing was asked). `usage_hidden`: the usage chunk is the sidecar's and stays with it.
+    `choices` is the number of choices asked for (`n`).
+    """
+
+    body: bytes
+    original: bytes
+    model: str | None = None
+    stream: bool = False
+    usage_hidden: bool = False
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream reported them; never an estimate."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of an SSE stream: its bytes, and what they say.
+
+    `raw` is what came, line ends included. `name` is the `event:` field, "" where there is none. `data` are
+    the data lines joined by LF; None where there is no such line (a comment, a blank line), or where the
+    event is larger than the decoder's bound. Such an event comes in pieces, and `whole` is False for each.
+    """
+
+    raw: bytes
+    name: str
+    data: bytes | None
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """The spec's `stream_stats`, beside what the figures need of a stream.
+
+    `intervals_ms` are the gaps between chunks, at most the first few thousand.
+    """
+
+    duration_ms: float
+    chunks_sent: int
+    avg_chunk_interval_ms: float
+    intervals_ms: tuple[float, ...] = ()
+
+
+class End(enum.StrEnum):
+    """How a request ended. Refused and failed are errors; cancelled (the app left) is neither error nor success."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One finished request, whole: what the log line, the figures and the traces are made from.
+
+    `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
+    `Reason`, an `UpstreamError.code`, `upstream_http_<status>` or `upstream_error_event`.
+    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival.
+    """
+
+    request_id: str
+    endpoint: Endpoint
+    method: str
+    path: str
+    status: int
+    end: End
+    duration_s: float
+    error: str | None = None
+    error_message: str | None = None
+    param: str | None = None
+    streaming: bool = False
+    streamed: bool = False
+    model: str | None = None
+    response_model: str | None = None
+    attempts: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    first_byte_s: float | None = None
+    first_token_s: float | None = None
+    usage: Usage | None = None
+    finish_reasons: tuple[str, ...] = ()
+    stream: StreamStats | None = None
+    upstream_request_id: str | None = None

@@ -1,0 +1,263 @@
+"""Pumps an upstream's bytes down, unchanged and at once, and tells the meter what passed.
+
+Enters: an open answer (first byte here), and a function that sends bytes down. Leaves: how the body ended.
+Holds back only what a law asks for: half an event, the usage chunk that the sidecar itself asked for, and,
+for stream_stats, the newest chunk with usage. Must not choose status or headers, nor retry.
+
+Back-pressure: the next piece is read when the last one was taken. Cancelled where the app leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import (
+    UpstreamDisconnected,
+    UpstreamError,
+    UpstreamIdleTimeout,
+    UpstreamProtocolError,
+    UpstreamStreamTimeout,
+    UpstreamTimeout,
+)
+from .meter import Mark, Meter, add_stats
+from .records import Endpoint, Event
+from .sse import Decoder
+from .telemetry import debug, debugging
+
+Send = Callable[[bytes], Awaitable[None]]
+"""Sends bytes of a body down and returns when there is room for more."""
+
+KEEPALIVE: Final = b": keep-alive\n\n"
+
+DOCUMENT_BYTES: Final = 1024 * 1024
+"""A plain answer up to this size is read for its usage; of a larger one only its end is."""
+TAIL_BYTES: Final = 16 * 1024
+INFLATED_PIECE: Final = 1024 * 1024
+
+_USAGE_AT_END: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds. `until`: loop time by which a plain body is complete, or a whole stream, None for no bound.
+    `idle`: the longest silence between two pieces, None for no bound. `keepalive`: silence after which a
+    comment goes down, 0 for never."""
+
+    until: float | None
+    idle: float | None
+    keepalive: float = 0.0
+
+
+class Stream:
+    """One event stream on its way down. Its state can be read at any time, also after it was cancelled."""
+
+    def __init__(
+        self, meter: Meter, send: Send, endpoint: Endpoint, *, hide_usage: bool, stats: bool,
+        mask: Callable[[bytes], bytes],
+    ) -> None:  # fmt: skip
+        self.finished = False  # the app has been given the logical end
+        self.torn = False
+        self._meter = meter
+        self._send = send
+        self._endpoint = endpoint
+        self._hide_usage = hide_usage
+        self._stats = stats
+        self._mask = mask
+        self._decoder = Decoder()
+        self._kept: list[Event] = []
+
+    async def pump(self, pieces: AsyncIterator[bytes], bounds: Bounds) -> None:
+        """Relay to the end. Raises UpstreamError where the stream did not end whole; by then every whole
+        event that came is down, and nothing of the next."""
+        async with aclosing(_bounded(pieces, bounds, self._keep_alive)) as bounded:
+            async for piece in bounded:
+                if piece:
+                    await self._pass(self._marked(self._decoder.feed(piece)))
+        rest = self._marked(self._decoder.finish())
+        if not (self._meter.complete or self._meter.errored):
+            # Of a stream that ends incomplete half an event stays here: an error event follows.
+            await self._release(amended=False)
+            raise UpstreamProtocolError("The upstream ended the stream before it was complete.")
+        await self._pass(rest)
+        await self._release(amended=True)
+        self.finished = True
+
+    async def _keep_alive(self) -> None:
+        if not self._decoder.torn:
+            await self._send(KEEPALIVE)
+
+    def _marked(self, events: list[Event]) -> list[tuple[Event, Mark]]:
+        now = time.monotonic()
+        return [(event, self._meter.event(event, now)) for event in events]
+
+    async def _pass(self, events: list[tuple[Event, Mark]]) -> None:
+        out: list[bytes] = []
+        now = time.monotonic()
+        ends = False
+        for event, mark in events:
+            if mark.usage_only and self._hide_usage:
+                continue
+            if event.data is not None and not mark.done:
+                self._meter.sent(now)
+            if self._stats and (mark.usage or self._kept):
+                out.append(self._keep(event, mark, now))
+            else:
+                out.append(self._mask(event.raw) if mark.error else event.raw)
+            ends = ends or mark.done
+        self.torn = self._decoder.torn
+        down = b"".join(out)
+        if down:
+            await self._send(down)
+        if debugging():
+            debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
+        if ends or (self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete):
+            self.finished = True
+
+    def _keep(self, event: Event, mark: Mark, now: float) -> bytes:
+        """For stream_stats: the newest chunk with usage waits until it is known whether it was the last."""
+        if mark.done:
+            return self._take(now) + event.raw
+        if mark.usage:
+            before = self._take()
+            self._kept = [event]
+            return before
+        if event.data is None:
+            self._kept.append(event)
+            return b""
+        return self._take() + event.raw
+
+    def _take(self, now: float | None = None) -> bytes:
+        """What was kept; with `now`, its first event tells the stream's figures."""
+        kept, self._kept = self._kept, []
+        if not kept:
+            return b""
+        first = kept[0].raw if now is None else add_stats(kept[0], self._meter.stats_json(now))
+        return first + b"".join(event.raw for event in kept[1:])
+
+    async def _release(self, *, amended: bool) -> None:
+        down = self._take(time.monotonic() if amended else None)
+        if down:
+            await self._send(down)
+
+
+async def plain(
+    pieces: AsyncIterator[bytes], bounds: Bounds, send: Send, tee: Callable[[bytes], None] | None
+) -> None:
+    """Relay a body that is no event stream. Raises UpstreamError where it broke off."""
+    async with aclosing(_bounded(pieces, bounds, None)) as bounded:
+        async for piece in bounded:
+            if tee is not None:
+                tee(piece)
+            await send(piece)
+
+
+class Document:
+    """A bounded tee of a plain JSON answer, read for its usage once it is whole."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._cut = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take in one piece as it passes."""
+        self._held += piece
+        if len(self._held) > DOCUMENT_BYTES:
+            self._cut = True
+            del self._held[:-TAIL_BYTES]
+
+    def read(self, meter: Meter, encoding: str) -> bool:
+        """Tell the meter what the document says; true where it is an error inside a 200."""
+        body = bytes(self._held)
+        if encoding and not self._cut:
+            try:
+                body = inflate(body, DOCUMENT_BYTES)
+            except UpstreamProtocolError:
+                return False
+        if self._cut:
+            found = _USAGE_AT_END.search(body)
+            body = b'{"usage":' + found[1] + b"}" if found else b""
+        return meter.document(body) if body else False
+
+
+def can_inflate(encoding: str) -> bool:
+    """Whether a content coding can be undone here."""
+    return encoding in ("gzip", "x-gzip", "deflate")
+
+
+def inflate(body: bytes, most: int) -> bytes:
+    """A whole compressed body, decompressed up to `most` bytes."""
+    machine = zlib.decompressobj(47)
+    try:
+        return machine.decompress(body, most)
+    except zlib.error:
+        raise UpstreamProtocolError("The upstream's compressed answer is damaged.") from None
+
+
+async def inflated(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A compressed body, decompressed as it comes, in pieces of bounded size."""
+    machine = zlib.decompressobj(47)
+    async for piece in pieces:
+        rest = piece
+        while rest:
+            try:
+                out = machine.decompress(rest, INFLATED_PIECE)
+            except zlib.error:
+                raise UpstreamProtocolError("The upstream's compressed answer is damaged.") from None
+            rest = machine.unconsumed_tail
+            if out:
+                yield out
+            elif not rest:
+                break
+    if not machine.eof:
+        raise UpstreamDisconnected("The upstream's compressed answer ended early.")
+
+
+async def _bounded(
+    pieces: AsyncIterator[bytes], bounds: Bounds, keep_alive: Callable[[], Awaitable[None]] | None
+) -> AsyncGenerator[bytes, None]:
+    """The pieces, each within its bound. The clock stands still while a piece is being taken."""
+    loop = asyncio.get_running_loop()
+    pending: asyncio.Task[bytes | None] | None = None
+    try:
+        while True:
+            now = loop.time()
+            ends = [moment for moment in (bounds.until, bounds.idle and now + bounds.idle) if moment]
+            try:
+                async with asyncio.timeout_at(min(ends, default=None)):
+                    if keep_alive is None or not bounds.keepalive:
+                        piece = await anext(pieces, None)
+                    else:
+                        pending = asyncio.ensure_future(_next(pieces))
+                        while not (await asyncio.wait({pending}, timeout=bounds.keepalive))[0]:
+                            await keep_alive()
+                        piece, pending = pending.result(), None
+            except TimeoutError:
+                raise _too_late(bounds, loop.time()) from None
+            if piece is None:
+                return
+            yield piece
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.wait({pending})
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(pieces, None)
+
+
+def _too_late(bounds: Bounds, now: float) -> UpstreamError:
+    if bounds.until is not None and now >= bounds.until:
+        if bounds.idle is None:
+            return UpstreamTimeout("The answer was not complete within http.timeout_secs.")
+        return UpstreamStreamTimeout("The stream lasted longer than http.stream_timeout_secs.")
+    return UpstreamIdleTimeout(
+        f"The stream fell silent for {bounds.idle:g} s (http.stream_idle_timeout_secs)."
+    )

@@ -1,0 +1,118 @@
+"""The contract, compiled: what a request needs to know of the configuration, worked out once.
+
+Enters: a `Config`, its key, its revision. Leaves: an immutable `Runtime`, swapped whole on a reload.
+Must not do I/O, and must not hold anything that changes while requests are served.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from inference_config import codec
+from inference_config.schema import Config
+
+from ..records import Headers, Rules
+from .target import Located, Target, target_of, unknown_url
+
+__all__ = ["Located", "Runtime", "Target", "compile_runtime", "target_of", "unknown_url"]
+
+OPENAI_MODEL_FILTER = ("*gpt*", "*turbo*", "*davinci*")
+
+_CAN_STREAM = {"openai": True, "azure": True, "echo": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that one generation of the configuration means for a request.
+
+    `fixed_headers` go up with every request and replace what the app sent under the same names; the key is
+    not among them: `auth_header()` makes its line when it is needed. `listed` says whether a model is shown
+    in the list, None where the list goes down as it came. `revision` is the operator's opaque value, or the digest.
+    """
+
+    config: Config
+    digest: str
+    revision: str
+    target: Target
+    rules: Rules
+    key: SecretStr | None
+    fixed_headers: Headers = field(repr=False)
+    listed: Callable[[str], bool] | None
+
+    def auth_header(self) -> tuple[bytes, bytes] | None:
+        """The header line that carries the key, None where the provider needs none."""
+        if self.key is None:
+            return None
+        inference = self.config.inference
+        scheme = inference.auth or ("api-key" if self.target.azure else "bearer")
+        key = self.key.get_secret_value().encode("ascii")
+        return (b"api-key", key) if scheme == "api-key" else (b"authorization", b"Bearer " + key)
+
+    def mask(self, text: bytes) -> bytes:
+        """`text` without the key: for what an upstream says about a request that it refused."""
+        if self.key is None:
+            return text
+        return text.replace(self.key.get_secret_value().encode("ascii"), b"***")
+
+
+def compile_runtime(config: Config, key: SecretStr | None, revision: str | None) -> Runtime:
+    """Compile one generation. `revision` None: the digest stands in for it."""
+    inference = config.inference
+    target = target_of(inference)
+    digest = codec.digest(config)
+    allowed = _matcher(inference.allowed_models)
+    shown = inference.model_filter
+    if shown is None and target.is_openai:
+        shown = OPENAI_MODEL_FILTER
+    return Runtime(
+        config=config,
+        digest=digest,
+        revision=revision or digest,
+        target=target,
+        rules=Rules(
+            strict=inference.validation == "strict",
+            default_model=inference.default_model,
+            model_required=not target.names_model,
+            allowed=allowed,
+            inject_usage=inference.usage_injection == "auto",
+            can_stream=_CAN_STREAM[inference.provider],
+            max_depth=config.server.max_json_depth,
+        ),
+        key=key,
+        fixed_headers=_fixed_headers(config),
+        listed=_both(_matcher(shown or None), allowed),
+    )
+
+
+def _fixed_headers(config: Config) -> Headers:
+    inference = config.inference
+    lines = [
+        (name.lower().encode(), value.get_secret_value().encode("latin-1"))
+        for name, value in inference.extra_headers.items()
+    ]
+    if inference.organization_id is not None:
+        lines.append((b"openai-organization", inference.organization_id.encode()))
+    if inference.project_id is not None:
+        lines.append((b"openai-project", inference.project_id.encode()))
+    return lines
+
+
+def _matcher(globs: Iterable[str] | None) -> Callable[[str], bool] | None:
+    """One compiled expression for all globs; None stands for "everything"."""
+    if globs is None:
+        return None
+    pattern = re.compile("|".join(f"(?:{fnmatch.translate(glob)})" for glob in globs) or r"(?!)")
+    return lambda name: pattern.match(name) is not None
+
+
+def _both(
+    first: Callable[[str], bool] | None, second: Callable[[str], bool] | None
+) -> Callable[[str], bool] | None:
+    if first is None or second is None:
+        return first or second
+    return lambda name: first(name) and second(name)

@@ -1,0 +1,271 @@
+"""From a request that may go up to an answer whose first byte is here: attempts, deadlines, retries.
+
+Enters: a `Call`. Leaves: an `Answer` (status, headers, an open byte stream), or an `UpstreamError`.
+Must not read the app's connection, nor decide what goes down: it only ever speaks upstream. The only
+room, with `app`, that knows httpx. Nothing of an answer has gone down while a call is in here, which is
+what makes a retry possible at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import httpx
+
+from ..errors import UpstreamDisconnected, UpstreamError, UpstreamTimeout
+from ..records import Endpoint, Headers
+from ..runtime import Runtime
+from ..telemetry import debug
+from . import retry
+from .wire import Wire, wire_for
+
+__all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
+
+MAX_ERROR_BODY = 1024 * 1024
+"""Bytes of an error's body that are read; what is longer is cut, and then is no JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for the upstream.
+
+    `body` is whole bytes, a stream that can be read once, or None. `without_usage` is the body without the
+    sidecar's own wish for usage, None where there was none. `headers` are complete but for Host, the key and
+    the configured ones.
+    """
+
+    method: str
+    target: bytes
+    headers: Headers
+    endpoint: Endpoint
+    body: bytes | AsyncIterator[bytes] | None
+    without_usage: bytes | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer whose head and first body byte have arrived.
+
+    `first` is that first piece of the body, empty where there is no body. `whole`: `first` is all of it (an
+    error's body). `deadline` is the loop time until which a plain answer has to be complete. `exhausted`:
+    further tries would have been right, but their number is used up. `usage_dropped`: the sidecar's wish for
+    usage was refused and taken back.
+    """
+
+    status: int
+    headers: Headers
+    first: bytes
+    rest: AsyncIterator[bytes]
+    response: httpx.Response = field(repr=False)
+    deadline: float
+    attempts: int = 1
+    whole: bool = False
+    exhausted: bool = False
+    usage_dropped: bool = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, its name in lower case."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    async def aclose(self) -> None:
+        """Give the connection back where the body was read to its end, close it where it was not."""
+        await self.response.aclose()
+
+
+class Attempts:
+    """How far a call has come; readable also after it was cancelled or failed."""
+
+    __slots__ = ("count", "exhausted")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.exhausted = False
+
+
+class Upstream:
+    """The upstream of one generation of the configuration, on a wire that may outlive it."""
+
+    def __init__(self, runtime: Runtime, wire: Wire) -> None:
+        self.runtime = runtime
+        self.wire = wire
+
+    async def send(self, call: Call, attempts: Attempts) -> Answer:
+        """Send a call until an answer has begun or nothing more can be done.
+
+        Raises UpstreamError. Cancelling it closes the connection at once.
+        """
+        http = self.runtime.config.inference.http
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(http.timeout_secs) as clock:
+                if isinstance(call.body, bytes | None):
+                    return await self._attempts(call, attempts, clock)
+
+                # An upload may take longer than its answer: the clock starts again with each piece.
+                def touch() -> None:
+                    clock.reschedule(loop.time() + http.timeout_secs)
+
+                touched = _with_progress(call.body, touch)
+                return await self._attempts(_with_body(call, touched), attempts, clock)
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"No answer from {self.runtime.target.origin} within {http.timeout_secs:g} s (http.timeout_secs)."
+            ) from None
+
+    async def reachable(self, timeout_secs: float) -> tuple[bool, str | None]:
+        """Whether the list of models can be asked for: any HTTP answer will do. Spends no tokens."""
+        located = self.runtime.target.locate("GET", b"/v1/models", b"", None)
+        target = getattr(located, "target", b"/")
+        call = Call("GET", target, [(b"accept", b"application/json")], Endpoint.MODELS, None)
+        try:
+            async with asyncio.timeout(timeout_secs):
+                response = await self.wire.open(self._request(call, call.body))
+                await response.aclose()
+        except TimeoutError:
+            return False, f"no answer within {timeout_secs:g} s"
+        except UpstreamError as error:
+            return False, str(error)
+        return True, None
+
+    async def _attempts(self, call: Call, attempts: Attempts, clock: asyncio.Timeout) -> Answer:
+        http = self.runtime.config.inference.http
+        may_repeat = retry.repeatable(call.endpoint, call.method)
+        dropped = call.without_usage is not None and self.wire.refuses_usage
+        while True:
+            attempts.count += 1
+            last = attempts.count > http.max_retries
+            body = call.without_usage if dropped else call.body
+            seen: dict[bytes, bytes] = {}
+            try:
+                answer = await self._attempt(call, body)
+            except UpstreamError as error:
+                again = retry.after_error(error, may_repeat=may_repeat) and _is_unread(call.body, error)
+                attempts.exhausted = again and last and attempts.count > 1
+                if not again or last:
+                    raise
+                failure: UpstreamError | Answer = error
+            else:
+                answer.attempts = attempts.count
+                answer.deadline = clock.when() or 0.0
+                answer.usage_dropped = dropped
+                if answer.status < 400:
+                    return answer
+                if (
+                    call.without_usage is not None
+                    and not dropped
+                    and retry.refuses_usage(answer.status, answer.first)
+                ):
+                    # No try of the app's: it never asked for what was refused.
+                    self.wire.refuses_usage = dropped = True
+                    attempts.count -= 1
+                    continue
+                seen = dict(answer.headers)
+                again = isinstance(call.body, bytes | None) and retry.after_status(
+                    answer.status, seen, answer.first, may_repeat=may_repeat
+                )
+                answer.exhausted = attempts.exhausted = again and last and attempts.count > 1
+                if not again or last:
+                    return answer
+                failure = answer
+            wait = retry.wait_secs(attempts.count, http.retry_backoff_ms, seen, time.time())
+            if asyncio.get_running_loop().time() + wait >= (clock.when() or 0.0):
+                if isinstance(failure, UpstreamError):
+                    raise failure
+                return failure
+            debug("retry", attempt=attempts.count, wait_ms=round(wait * 1000), why=_why(failure))
+            await asyncio.sleep(wait)
+
+    async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
+        """One try: the head, and the body's first piece. An error's body is read whole."""
+        response = await self.wire.open(self._request(call, body))
+        try:
+            headers = [(name.lower(), value) for name, value in response.headers.raw]
+            rest = aiter(response.stream)  # type: ignore[arg-type]  # an async transport gives an async stream
+            first = await anext(rest, b"")
+            while not first and (piece := await anext(rest, None)) is not None:
+                first = piece
+            answer = Answer(response.status_code, headers, first, rest, response, 0.0)
+            if answer.status >= 400:
+                answer.first = await _read_error(first, rest)
+                answer.whole = True
+                await answer.aclose()
+            elif not first:
+                await answer.aclose()
+        except BaseException:
+            await asyncio.shield(response.aclose())
+            raise
+        return answer
+
+    def _request(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> httpx.Request:
+        runtime = self.runtime
+        target = runtime.target
+        own = [(b"host", target.host_header), *runtime.fixed_headers]
+        auth = runtime.auth_header()
+        if auth is not None:
+            own.append(auth)
+        names = {name for name, _ in own}
+        headers = own + [line for line in call.headers if line[0] not in names]
+        if isinstance(body, bytes):
+            headers.append((b"content-length", b"%d" % len(body)))
+        url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
+        return httpx.Request(
+            call.method,
+            url,
+            headers=headers,
+            stream=_stream(body),
+            extensions={
+                "target": call.target,
+                "fresh": not retry.repeatable(call.endpoint, call.method),
+            },
+        )
+
+
+class _Once(httpx.AsyncByteStream):
+    """A request body that is read once, as it comes."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            yield piece
+
+
+def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
+    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else _Once(body)
+
+
+def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:
+    return Call(call.method, call.target, call.headers, call.endpoint, body)
+
+
+async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        touch()
+        yield piece
+    touch()
+
+
+def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) -> bool:
+    """Whether the body can be given once more: held in memory, or no byte of it was taken."""
+    return isinstance(body, bytes | None) or not error.sent
+
+
+async def _read_error(first: bytes, rest: AsyncIterator[bytes]) -> bytes:
+    """An error's body up to its bound. One that breaks off is still an answer: its status came whole."""
+    body = bytearray(first)
+    try:
+        async for piece in rest:
+            body += piece
+            if len(body) > MAX_ERROR_BODY:
+                break
+    except UpstreamDisconnected:
+        pass
+    return bytes(body[:MAX_ERROR_BODY])
+
+
+def _why(failure: UpstreamError | Answer) -> str:
+    return failure.code if isinstance(failure, UpstreamError) else f"upstream_http_{failure.status}"

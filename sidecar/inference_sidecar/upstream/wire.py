@@ -1,0 +1,145 @@
+"""The connections to one upstream, shared by all generations of the configuration that speak the same way.
+
+Enters: an `httpx.Request`. Leaves: an open `httpx.Response`. Closed when it is retired and its last
+answer has ended, so that a reload cuts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from inference_config.load import ConfigError, Problem
+from inference_config.schema import Config
+
+from ..runtime import Target
+from .embedded import EchoTransport
+from .proxy import Proxy, proxy_for
+from .transport import PoolTransport
+
+MAX_CA_BYTES: Final = 16 * 1024 * 1024
+
+
+class Wire:
+    """One transport, with a count of what is open on it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, key: object) -> None:
+        """`key` is equal for configurations that may share this wire."""
+        self.key = key
+        self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
+        self._transport = transport
+        self._open = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
+
+    async def open(self, request: httpx.Request) -> httpx.Response:
+        """Send one request. The response's `aclose` ends its hold on this wire."""
+        self._open += 1
+        try:
+            response = await self._transport.handle_async_request(request)
+        except BaseException:
+            self._ended()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Held(response.stream, self)
+        return response
+
+    def retire(self) -> None:
+        """No new generation uses this wire: close it as soon as nothing is open on it."""
+        self._retired = True
+        self._close_if_unused()
+
+    async def aclose(self) -> None:
+        """Close now, whatever is open."""
+        await self._transport.aclose()
+
+    def _ended(self) -> None:
+        self._open -= 1
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._retired and self._open == 0 and self._closing is None:
+            self._closing = asyncio.ensure_future(self._transport.aclose())
+
+
+class _Held(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, wire: Wire) -> None:
+        self._stream = stream
+        self._wire: Wire | None = wire
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
+
+    async def aclose(self) -> None:
+        wire, self._wire = self._wire, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if wire is not None:
+                wire._ended()  # noqa: SLF001  the two are one piece
+
+
+def wire_for(config: Config, target: Target, environ: Mapping[str, str], current: Wire | None) -> Wire:
+    """The wire for a configuration: `current` where it speaks the same way already, else a new one.
+
+    Raises ConfigError where the CA file or a proxy's URL is unusable.
+    """
+    inference = config.inference
+    http = inference.http
+    authorities = _read(http.ca_file)
+    key = (
+        inference.provider, inference.base_url, authorities, http.connect_timeout_secs, http.keep_alive_secs,
+        http.max_idle_connections, http.max_connections,
+    )  # fmt: skip
+    if current is not None and current.key == key:
+        return current
+    if inference.provider == "echo":
+        return Wire(EchoTransport(), key)
+    transport = PoolTransport(
+        ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
+        connect_timeout=http.connect_timeout_secs,
+        keep_alive=http.keep_alive_secs,
+        max_idle=http.max_idle_connections,
+        max_connections=http.max_connections,
+        proxy=_proxy(target.origin, environ),
+    )
+    return Wire(transport, key)
+
+
+def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:
+    try:
+        return proxy_for(origin, environ)
+    except ValueError as error:
+        name, _, fault = str(error).partition(": ")
+        raise ConfigError([Problem(name, fault, "http://HOST:PORT", origin="environment")]) from None
+
+
+def _read(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()[:MAX_CA_BYTES].decode("ascii")
+    except OSError as error:
+        raise ConfigError(
+            [Problem(path, (error.strerror or "an error").lower(), "a file that can be read")]
+        ) from None
+    except UnicodeDecodeError:
+        raise _no_certificates(path) from None
+
+
+def _ssl_context(authorities: str | None, path: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=authorities)
+    except ssl.SSLError:
+        raise _no_certificates(path or "") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_certificates(path: str) -> ConfigError:
+    return ConfigError([Problem(path, "no certificates", "certificates in PEM form")])

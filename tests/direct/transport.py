@@ -1,0 +1,96 @@
+"""A PoolTransport on either event loop, and the small words in which its tests are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from inference_sidecar.upstream.transport import PoolTransport
+
+from .peers import Peer, open_files
+
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+Run = Callable[[Scenario], None]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Run:
+    def run(scenario: Scenario) -> None:
+        new_loop().close()  # libuv keeps a pipe for signals from its first loop on
+        before = open_files()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(scenario())
+        assert open_files() == before, "a file descriptor was left"
+
+    return run
+
+
+BOTH_LOOPS = pytest.mark.parametrize(
+    "run", [_runner(asyncio.new_event_loop), _runner(uvloop.new_event_loop)], ids=["asyncio", "uvloop"]
+)
+"""Gives a test `run`, which runs a scenario on each kind of loop and misses no file descriptor."""
+
+
+@contextlib.asynccontextmanager
+async def transport(**changes: Any) -> AsyncIterator[PoolTransport]:
+    settings: dict[str, Any] = {
+        "ssl_context": None,
+        "connect_timeout": 5.0,
+        "keep_alive": 30.0,
+        "max_idle": 10,
+        "max_connections": 10,
+    }
+    made = PoolTransport(**settings | changes)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+        assert made.connections == 0
+
+
+def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return aiter(response.stream)
+
+
+async def fetch(
+    through: PoolTransport, url: str, method: str = "GET", **extensions: Any
+) -> tuple[httpx.Response, bytes]:
+    response = await through.handle_async_request(httpx.Request(method, url, extensions=extensions))
+    return response, b"".join([piece async for piece in pieces(response)])
+
+
+class Upload(httpx.AsyncByteStream):
+    """A body of `size` bytes that never lies in memory as a whole."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        piece = bytes(64 * 1024)
+        while self.left:
+            size = min(self.left, len(piece))
+            self.left -= size
+            yield piece[:size]
+
+
+def upload(url: str, body: httpx.AsyncByteStream, size: int) -> httpx.Request:
+    host = httpx.URL(url).netloc
+    return httpx.Request("POST", url, headers={b"Host": host, b"Content-Length": b"%d" % size}, stream=body)
+
+
+def always(answer: bytes = OK) -> Callable[[Peer], None]:
+    """Every request on every connection gets `answer`."""
+
+    def part(peer: Peer) -> None:
+        while peer.head():
+            peer.send(answer)
+
+    return part

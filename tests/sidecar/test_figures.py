@@ -1,0 +1,161 @@
+"""Counters, distributions and their Prometheus form; log lines in both forms."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from inference_sidecar.records import End, Endpoint, Outcome, StreamStats, Usage
+from inference_sidecar.telemetry import Figures, Series, configure, debug, exposition, log_outcome
+from inference_sidecar.telemetry.figures import MAX_ERROR_TYPES, WINDOW
+
+PLAIN = Outcome(
+    "req_1",
+    Endpoint.CHAT,
+    "POST",
+    "/v1/chat/completions",
+    200,
+    End.COMPLETED,
+    0.5,
+    usage=Usage(10, 5, 15),
+    attempts=2,
+)
+STREAM = replace(
+    PLAIN, streaming=True, streamed=True, duration_s=2.0, first_token_s=1.0, usage=Usage(10, 51, 61), attempts=1,
+    stream=StreamStats(2000.0, 4, 500.0, (100.0, 200.0, 300.0)),
+)  # fmt: skip
+
+
+def recorded(*outcomes: Outcome) -> Figures:
+    figures = Figures()
+    for outcome in outcomes:
+        figures.arrived()
+        if outcome.streamed:
+            figures.stream_began()
+        figures.record(outcome)
+    return figures
+
+
+def test_series() -> None:
+    series = Series()
+    assert series.summary() == {"count": 0, "mean": 0.0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
+    for value in range(1, 101):
+        series.add(value)
+    assert series.summary() == {"count": 100, "mean": 50.5, "p50": 51, "p95": 96, "p99": 100, "max": 100}
+    for _ in range(WINDOW):
+        series.add(7)
+    assert (series.count, series.quantiles(0.5), series.maximum) == (100 + WINDOW, [7], 100)
+
+
+def test_figures_add_up() -> None:
+    refused = replace(PLAIN, status=400, end=End.REFUSED, error="invalid_request", usage=None, attempts=0)
+    failed = replace(STREAM, end=End.FAILED, error="upstream_disconnected", usage=None)
+    gone = replace(STREAM, end=End.CANCELLED, usage=None)
+    figures = recorded(PLAIN, STREAM, refused, failed, gone)
+    figures.arrived()
+    health = json.loads(json.dumps(figures.health()))
+    assert health["requests"] == {
+        "total": 6,
+        "streaming": 3,
+        "active": 1,
+        "completed": 2,
+        "failed": 1,
+        "refused": 1,
+        "cancelled": 1,
+        "retries": 1,
+    }
+    assert health["errors"] == {"total": 2, "by_type": {"invalid_request": 1, "upstream_disconnected": 1}}
+    assert health["tokens"] == {"prompt": 20, "completion": 56, "total": 76}
+    assert health["streams"] == {
+        "started": 3,
+        "active": 0,
+        "completed": 1,
+        "failed": 1,
+        "cancelled": 1,
+        "completion_rate": 0.3333,
+        "chunks": 12,
+    }
+    assert health["latency_ms"]["plain"]["count"] == 1
+    assert health["latency_ms"]["streaming"] == {
+        "count": 3,
+        "mean": 2000.0,
+        "p50": 2000.0,
+        "p95": 2000.0,
+        "p99": 2000.0,
+        "max": 2000.0,
+    }
+    assert health["time_to_first_token_ms"]["p50"] == 1000.0
+    assert health["tokens_per_second"] == {
+        "count": 1,
+        "mean": 50.0,
+        "p50": 50.0,
+        "p95": 50.0,
+        "p99": 50.0,
+        "max": 50.0,
+    }
+    assert health["chunk_interval_ms"]["count"] == 9
+
+
+def test_error_types_are_bounded() -> None:
+    figures = recorded(
+        *(replace(PLAIN, end=End.FAILED, error=f"upstream_http_{status}") for status in range(400, 600))
+    )
+    assert len(figures.errors) <= MAX_ERROR_TYPES + 1
+    assert figures.errors.total() == 200
+    assert figures.errors["other"] == 200 - MAX_ERROR_TYPES
+
+
+def test_exposition_is_well_formed_and_agrees() -> None:
+    text = exposition(recorded(PLAIN, STREAM), "1.2.3")
+    assert text.endswith("\n")
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert samples["inference_sidecar_requests_total"] == "2"
+    assert samples['inference_sidecar_build_info{version="1.2.3"}'] == "1"
+    assert samples['inference_sidecar_tokens_total{type="output"}'] == "56"
+    assert samples['inference_sidecar_request_duration_seconds_sum{mode="streaming"}'] == "2"
+    assert samples['inference_sidecar_request_duration_seconds{mode="plain",quantile="0.5"}'] == "0.5"
+    assert samples["inference_sidecar_time_to_first_token_seconds_count"] == "1"
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    own = logging.getLogger("inference_sidecar")
+    before = (root.handlers[:], root.level, own.level)
+    yield
+    root.handlers[:], level, own_level = before
+    root.setLevel(level)
+    own.setLevel(own_level)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_json_lines() -> None:
+    out = io.StringIO()
+    assert configure("info", "auto", out) == "json"
+    log_outcome(STREAM)
+    debug("not at this level")
+    (line,) = [json.loads(text) for text in out.getvalue().splitlines()]
+    assert line["message"] == "request"
+    assert line["stream_stats"] == {"duration_ms": 2000, "chunks_sent": 4, "avg_chunk_interval_ms": 500}
+    assert line["usage"] == {"prompt_tokens": 10, "completion_tokens": 51, "total_tokens": 61}
+    assert line["time"].endswith("Z")
+    assert "error" not in line
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_text_lines_and_levels() -> None:
+    out = io.StringIO()
+    assert configure("debug", "text", out) == "text"
+    debug("step", name="two words", number=3)
+    logging.getLogger("httpcore").debug("authorization: secret")
+    assert out.getvalue().endswith('debug   step name="two words" number=3\n')
+    configure("error", "json", out)
+    log_outcome(replace(PLAIN, end=End.FAILED, error="x"))
+    assert "request" not in out.getvalue().splitlines()[-1]
