@@ -18,7 +18,7 @@ from starlette.routing import Route
 from inference_config import __version__
 from inference_config.names import SCHEMA_VERSIONS
 
-from .telemetry import Figures, exposition
+from .telemetry import LOGGER, Figures, exposition
 from .telemetry.prometheus import CONTENT_TYPE
 from .upstream import Upstream
 
@@ -44,7 +44,10 @@ class Checker:
             self._asked.clear()
             interval = self._current().runtime.config.inference.health_check_interval_secs
             if interval:
-                await self.check()
+                try:
+                    await self.check()
+                except Exception:  # noqa: BLE001  the edge of a task that must outlive any one check
+                    LOGGER.exception("the connectivity check failed")
             try:
                 async with asyncio.timeout(interval or None):
                     await self._asked.wait()

@@ -56,7 +56,9 @@ class Source:
 
     def watched(self) -> Path:
         """The file or folder that would be read now, whether it exists or not."""
-        return self.path or Path("config") / f"{self.environ.get('RUN_ENV') or 'development'}.yaml"
+        return (
+            self.path or Path("config") / f"{self.environ.get('RUN_ENV', '').strip() or 'development'}.yaml"
+        )
 
     def revision(self) -> str | None:
         """What the revision file beside the configuration says, None where there is none."""
@@ -82,7 +84,7 @@ class Live:
         self._source = source
         self._server = loaded.config.server
         self._good = loaded.config
-        self._seen = self._fingerprint(loaded.config)
+        self._seen = b""
         self.upstream = self._build(loaded.config, None)
         self._took(loaded.config)
 
@@ -90,43 +92,53 @@ class Live:
         """Look again and again until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECS)
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # noqa: BLE001  the edge of a task that must outlive whatever a file system does
+                LOGGER.exception("looking for a new configuration failed")
 
     def poll(self) -> None:
         """Look once, and take what is new and whole."""
-        seen = self._fingerprint(self._good)
-        if seen == self._seen:
+        before = self._fingerprint(self._good)
+        if before == self._seen:
             return
-        self._seen = seen
+        self._seen = before
         revision = self._source.revision()
         try:
             config = self._source.load().config
+            seen = self._fingerprint(config)
             upstream = self._build(config, self.upstream)
         except ConfigError as error:
             self._refuse(revision, error)
             return
-        if self._fingerprint(self._good) != seen:
+        if self._fingerprint(self._good) != before or self._fingerprint(config) != seen:
             # It changed while it was read: half of one and half of another is neither. Next time.
             self._seen = b""
             if upstream.wire is not self.upstream.wire:
                 upstream.wire.retire()
+            return
+        self._seen = seen
+        if config == self._good and _same(upstream, self.upstream):
+            self.refused = None
             return
         self._swap(upstream)
         self._took(config)
 
     def _took(self, config: Config) -> None:
         self._good = config
-        self._seen = self._fingerprint(config)
         self.refused = None
         self.generation += 1
         self.loaded_at = time.time()
         self.waiting_for_restart = _changed(self._server, config.server)
         set_level(config.logging.level)
         if self.generation > 1:
-            LOGGER.info("configuration loaded", extra={"fields": {
-                "digest": self.upstream.runtime.digest, "revision": self.upstream.runtime.revision,
-                "generation": self.generation, "waiting_for_restart": list(self.waiting_for_restart) or None,
-            }})  # fmt: skip
+            fields = {
+                "digest": self.upstream.runtime.digest,
+                "revision": self.upstream.runtime.revision,
+                "generation": self.generation,
+                "waiting_for_restart": list(self.waiting_for_restart) or None,
+            }
+            LOGGER.info("configuration loaded", extra={"fields": fields})
             self.on_swap()
 
     def _refuse(self, revision: str | None, error: ConfigError) -> None:
@@ -167,7 +179,10 @@ class Live:
     def _fingerprint(self, config: Config) -> bytes:
         """A digest of all that is read: configuration, revision, key, certificate authorities."""
         path = self._source.watched()
-        paths = sorted(path.iterdir()) if path.is_dir() else [path, path.parent / REVISION_FILE]
+        try:
+            paths = sorted(path.iterdir()) if path.is_dir() else [path, path.parent / REVISION_FILE]
+        except OSError:
+            paths = [path]
         named = (config.inference.api_key_file, config.inference.http.ca_file)
         summary = hashlib.sha256()
         for one in [*paths, *(Path(name) for name in named if name is not None)]:
@@ -182,6 +197,15 @@ def _content(path: Path) -> bytes:
             return hashlib.sha256(bytes(path) + b"\0" + file.read(MAX_FILE_BYTES)).digest()
     except OSError:
         return hashlib.sha256(bytes(path)).digest()
+
+
+def _same(one: Upstream, other: Upstream) -> bool:
+    """Whether a file was touched, or a reading repeated, without anything having changed."""
+    return (
+        one.wire is other.wire
+        and one.runtime.revision == other.runtime.revision
+        and _secret(one.runtime.key) == _secret(other.runtime.key)
+    )
 
 
 def _changed(before: object, after: object) -> tuple[str, ...]:

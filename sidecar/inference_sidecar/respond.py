@@ -113,6 +113,16 @@ def upstream_error(
     return Reply(status, [JSON, *kept], wrapped)
 
 
+def words_of(body: bytes) -> str | None:
+    """An error body's code, type and param: what may be logged of it without logging content."""
+    try:
+        error = json.loads(body)["error"]
+        words = [str(error[name])[:64] for name in ("code", "type", "param") if error.get(name)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return ", ".join(words) or None
+
+
 def message_of(body: bytes) -> str:
     """The message of an error body, or the body itself where it has another shape."""
     try:

@@ -16,7 +16,7 @@ import trustme
 
 from harness import answers
 from harness.process import Sidecar, Start
-from harness.upstream import CLOSE, DEAF, EARLY, RESET, SCENARIO, ScriptedUpstream
+from harness.upstream import CLOSE, DEAF, EARLY, HANG, RESET, SCENARIO, ScriptedUpstream
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,11 @@ def test_a_wrong_name(start: Start, authority: trustme.CA, ca_file: Path) -> Non
         assert other.exchanges == []
 
 
-def test_plain_text_where_tls_was_expected(start: Start, upstream: ScriptedUpstream) -> None:
-    sidecar = start(base_url=f"{upstream.url.replace('http:', 'https:')}/v1")
-    answer = sidecar.chat()
+def test_plain_text_where_tls_was_expected(start: Start) -> None:
+    with ScriptedUpstream(answers.typical) as plain:
+        plain.on_accept = [answers.error(400, "no TLS here", "invalid_request_error", None), HANG]
+        sidecar = start(base_url=f"{plain.url.replace('http:', 'https:')}/v1")
+        answer = sidecar.chat()
     assert (answer.status, answer.error["code"]) == (500, "upstream_tls_error")
 
 

@@ -97,7 +97,7 @@ class Descent:
         if relay.can_inflate(encoding):
             body = relay.inflate(body, _MAX_HELD_BYTES)
             headers = [line for line in headers if line[0] != b"content-encoding"]
-        self._course.failed(f"upstream_http_{answer.status}")
+        self._course.failed(f"upstream_http_{answer.status}", respond.words_of(body))
         reply = respond.upstream_error(
             answer.status,
             headers,

@@ -80,7 +80,7 @@ class Course:
             error=self.error,
             error_message=self.error_message,
             param=self.param,
-            streaming=self.request.stream,
+            streaming=self.request.stream or downlink.streamed,
             streamed=downlink.streamed,
             model=self.request.model,
             response_model=meter.model if meter else None,

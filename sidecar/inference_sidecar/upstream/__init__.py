@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from ..errors import UpstreamDisconnected, UpstreamError, UpstreamTimeout
+from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from ..records import Endpoint, Headers
 from ..runtime import Runtime
 from ..telemetry import debug
@@ -182,6 +182,8 @@ class Upstream:
         """One try: the head, and the body's first piece. An error's body is read whole."""
         response = await self.wire.open(self._request(call, body))
         try:
+            if not 200 <= response.status_code <= 599:
+                raise UpstreamProtocolError(f"The upstream answered with the status {response.status_code}.")
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             rest = aiter(response.stream)  # type: ignore[arg-type]  # an async transport gives an async stream
             first = await anext(rest, b"")

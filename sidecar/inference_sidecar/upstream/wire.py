@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import certifi
 import httpx
 
 from inference_config.load import ConfigError, Problem
@@ -137,8 +138,16 @@ def _ssl_context(authorities: str | None, path: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=authorities)
     except ssl.SSLError:
         raise _no_certificates(path or "") from None
+    if authorities is None and not _system_has_authorities():
+        context.load_verify_locations(certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _system_has_authorities() -> bool:
+    """Some images and some Pythons come without any; the system's own are taken wherever there are some."""
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile) or (bool(paths.capath) and any(Path(paths.capath).iterdir()))
 
 
 def _no_certificates(path: str) -> ConfigError:
