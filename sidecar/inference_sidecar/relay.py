@@ -228,9 +228,11 @@ async def _bounded(
     try:
         while True:
             now = loop.time()
-            ends = [moment for moment in (bounds.until, bounds.idle and now + bounds.idle) if moment]
+            deadline = min(
+                (end for end in (bounds.until, bounds.idle and now + bounds.idle) if end), default=None
+            )
             try:
-                async with asyncio.timeout_at(min(ends, default=None)):
+                async with asyncio.timeout_at(deadline):
                     if keep_alive is None or not bounds.keepalive:
                         piece = await anext(pieces, None)
                     else:
@@ -239,7 +241,7 @@ async def _bounded(
                             await keep_alive()
                         piece, pending = pending.result(), None
             except TimeoutError:
-                raise _too_late(bounds, loop.time()) from None
+                raise _too_late(bounds, deadline) from None
             if piece is None:
                 return
             yield piece
@@ -253,10 +255,10 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
     return await anext(pieces, None)
 
 
-def _too_late(bounds: Bounds, now: float) -> UpstreamError:
-    if bounds.until is not None and now >= bounds.until:
-        if bounds.idle is None:
-            return UpstreamTimeout("The answer was not complete within http.timeout_secs.")
+def _too_late(bounds: Bounds, deadline: float | None) -> UpstreamError:
+    if bounds.idle is None:
+        return UpstreamTimeout("The answer was not complete within http.timeout_secs.")
+    if deadline == bounds.until:
         return UpstreamStreamTimeout("The stream lasted longer than http.stream_timeout_secs.")
     return UpstreamIdleTimeout(
         f"The stream fell silent for {bounds.idle:g} s (http.stream_idle_timeout_secs)."

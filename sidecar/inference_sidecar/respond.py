@@ -98,10 +98,11 @@ def upstream_error(
     exhausted: bool,
     mask: Callable[[bytes], bytes],
     method: str,
+    cut: bool = False,
 ) -> Reply:
     """An upstream's error answer as it goes down: its status, its JSON as it came; what is no JSON is wrapped.
 
-    `mask` takes the key out of what the upstream says.
+    `mask` takes the key out of what the upstream says. `cut`: `body` is not all that the upstream said.
     """
     kept = [line for line in down(headers, mask=mask) if not (exhausted and line[0] == b"x-should-retry")]
     kept += _no_more_tries(exhausted)
@@ -109,7 +110,7 @@ def upstream_error(
         return Reply(status, kept, mask(body))
     kept = [line for line in kept if line[0] not in (b"content-type", b"content-encoding")]
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    wrapped = error_body(_excerpt(status, headers, mask(body)), kind, None, "upstream_http_error")
+    wrapped = error_body(_excerpt(status, headers, mask(body), cut=cut), kind, None, "upstream_http_error")
     return Reply(status, [JSON, *kept], wrapped)
 
 
@@ -180,9 +181,10 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def _excerpt(status: int, headers: Headers, body: bytes) -> str:
+def _excerpt(status: int, headers: Headers, body: bytes, *, cut: bool) -> str:
     media = next((value for name, value in headers if name == b"content-type"), b"no content type")
     text = " ".join(body[: EXCERPT * 4].decode("utf-8", "replace").split())
     said = "".join(char if char.isprintable() else "?" for char in text)[:EXCERPT]
-    told = f"The upstream answered {status} with {media.decode('latin-1')} in place of JSON"
+    what = "a body that is too large or broke off" if cut else f"{media.decode('latin-1')} in place of JSON"
+    told = f"The upstream answered {status} with {what}"
     return f"{told}: {said}" if said and not _encoded(headers) else f"{told}."

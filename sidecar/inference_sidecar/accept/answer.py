@@ -25,6 +25,7 @@ METERED = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, E
 """Endpoints whose answers carry usage."""
 
 _TELL_THEIR_END = frozenset({Endpoint.CHAT, Endpoint.RESPONSES})
+_WITHOUT_BODY = frozenset({204, 304})
 _MAX_HELD_BYTES = 16 * 1024 * 1024
 
 
@@ -105,6 +106,7 @@ class Descent:
             exhausted=answer.exhausted,
             mask=self._runtime.mask,
             method=self._course.method,
+            cut=not answer.whole,
         )
         if self._down.begun:
             # A comment went down while this was awaited: the status can no longer be told.
@@ -128,11 +130,9 @@ class Descent:
         self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers, meter: Meter
     ) -> None:
         coded = any(name == b"content-encoding" for name, _ in headers)
-        length = answer.header(b"content-length")
+        length = _length(answer, self._course.method)
         if length is not None and (coded or not _encoding(answer)):
             headers = [*headers, (b"content-length", length)]
-        elif not answer.first and self._course.method != "HEAD" and answer.status not in (204, 304):
-            headers = [*headers, (b"content-length", b"0")]
         await self._down.head(answer.status, headers)
         document = relay.Document() if self._course.endpoint in METERED else None
         if answer.first:
@@ -223,6 +223,17 @@ def _encoding(answer: Answer) -> str:
     """The content coding, empty where there is none."""
     coding = (answer.header(b"content-encoding") or b"").decode("latin-1").strip().lower()
     return "" if coding == "identity" or not answer.first else coding
+
+
+def _length(answer: Answer, method: str) -> bytes | None:
+    """The content-length that goes down: what came, where it frames the body that came."""
+    if answer.status in _WITHOUT_BODY:
+        return None
+    if answer.header(b"transfer-encoding") is None:
+        length = answer.header(b"content-length")
+        if length is not None:
+            return length
+    return None if answer.first or method == "HEAD" else b"0"
 
 
 def _id_of(answer: Answer) -> str | None:

@@ -191,8 +191,7 @@ class Upstream:
                 first = piece
             answer = Answer(response.status_code, headers, first, rest, response, 0.0)
             if answer.status >= 400:
-                answer.first = await _read_error(first, rest)
-                answer.whole = True
+                answer.first, answer.whole = await _read_error(first, rest)
                 await answer.aclose()
             elif not first:
                 await answer.aclose()
@@ -256,17 +255,18 @@ def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) 
     return isinstance(body, bytes | None) or not error.sent
 
 
-async def _read_error(first: bytes, rest: AsyncIterator[bytes]) -> bytes:
-    """An error's body up to its bound. One that breaks off is still an answer: its status came whole."""
+async def _read_error(first: bytes, rest: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """An error's body up to its bound, and whether that is all of it. One that breaks off is still an answer:
+    its status came whole."""
     body = bytearray(first)
     try:
         async for piece in rest:
             body += piece
             if len(body) > MAX_ERROR_BODY:
                 break
-    except UpstreamDisconnected:
-        pass
-    return bytes(body[:MAX_ERROR_BODY])
+    except (UpstreamDisconnected, UpstreamProtocolError):
+        return bytes(body[:MAX_ERROR_BODY]), False
+    return bytes(body[:MAX_ERROR_BODY]), len(body) <= MAX_ERROR_BODY
 
 
 def _why(failure: UpstreamError | Answer) -> str:
