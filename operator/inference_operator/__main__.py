@@ -1,27 +1,207 @@
 """The operator's command line.
 
-Enters: arguments. Leaves: an exit code. So far it only says its version: the commands come with the operator.
+Enters: arguments and files. Leaves: YAML, an exit code: 0; 1 for a pod that is refused; 2 for a file that cannot
+be used. What `render` prints comes out of the rooms that do the same in the cluster.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SecretStr
 
 from inference_config import __version__
+from inference_config.names import KEY_FILE, REVISION_FILE
+
+from . import crd, inject, manifests, naming, render
+from .errors import InvalidObject, OperatorError
+
+MASK = "********"
+IN_THE_CLUSTER = "(made in the cluster)"
+HEADER = "# Written by `inference-operator crd`. Change operator/inference_operator/crd, not this file.\n"
+
+
+class UnusableFile(OperatorError):
+    """A file cannot be read, or does not hold what it is given for."""
 
 
 def main() -> None:
     """The script `inference-operator`."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Does what the arguments say, and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "crd":
+            sys.stdout.write(HEADER + _yaml(crd.definition()))
+            return 0
+        return _render(options.file, options.pod, options.defaults, namespace_opted_in=options.opted_in)
+    except OperatorError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "inference-operator",
-        description="The Kubernetes side of inference-sidecar. This version has no commands yet: "
-        "they come with the operator.",
+        "inference-operator", description="The Kubernetes side of inference-sidecar."
     )
     parser.add_argument("--version", action="version", version=f"inference-operator {__version__}")
-    parser.parse_args()
-    parser.print_help()
-    sys.exit(2)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("crd", help="print the CustomResourceDefinition")
+    text = "print what would be applied for an InferenceConfig, and the pod that would result; ask no cluster"
+    one = commands.add_parser("render", help=text, description=text)
+    one.add_argument(
+        "-f", "--file", type=Path, required=True, help="InferenceConfigs; other objects are passed over"
+    )
+    one.add_argument("--pod", type=Path, help="a Pod, or anything with a pod template")
+    one.add_argument("--defaults", type=Path, help="chart-wide defaults, in the form of spec.sidecar")
+    one.add_argument(
+        "--namespace-opted-in", action="store_true", dest="opted_in",
+        help=f'as if the namespace had the label {naming.INJECT_LABEL}: "true"',
+    )  # fmt: skip
+    return parser
+
+
+def _render(file: Path, pod: Path | None, defaults: Path | None, *, namespace_opted_in: bool) -> int:
+    configs = [_config(obj, file) for obj in _objects(file) if obj.get("kind") == naming.KIND]
+    if not configs:
+        raise UnusableFile(f"{file}: no {naming.KIND} in it")
+    sidecar = _sidecar(defaults) if defaults is not None else crd.Sidecar()
+    printed = [_shown_secret(config, file) for config in configs]
+    if pod is None:
+        sys.stdout.write("---\n".join(map(_yaml, printed)))
+        return 0
+    given = _pod(pod)
+    namespace = given["metadata"].get("namespace") or configs[0].metadata.namespace
+    beside = [config for config in configs if config.metadata.namespace == namespace]
+    outcome = inject.admit(given, namespace, beside, sidecar, namespace_opted_in=namespace_opted_in)
+    if isinstance(outcome, inject.Refused):
+        sys.stderr.write(f"refused ({outcome.reason}): {outcome.message}\n")
+        return 1
+    if isinstance(outcome, inject.Skipped):
+        sys.stderr.write(f"left as it is ({outcome.reason}): {outcome.message}\n")
+    else:
+        sys.stderr.write("".join(f"warning: {warning}\n" for warning in outcome.warnings))
+        given = dict(outcome.pod)
+    sys.stdout.write("---\n".join(map(_yaml, [*printed, given])))
+    return 0
+
+
+def _config(obj: Mapping[str, Any], file: Path) -> crd.InferenceConfig:
+    if unknown := crd.unknown_fields(obj):
+        raise UnusableFile("\n".join(f"{file}: {path}: an unknown field" for path in unknown))
+    try:
+        return crd.parse(obj)
+    except InvalidObject as error:
+        raise UnusableFile("\n".join(f"{file}: {line}" for line in str(error).splitlines())) from None
+
+
+def _sidecar(file: Path) -> crd.Sidecar:
+    objects = _objects(file)
+    if len(objects) != 1:
+        raise UnusableFile(f"{file}: one mapping is wanted")
+    if unknown := crd.unknown_fields({"spec": {"sidecar": objects[0]}}):
+        known = (path.removeprefix("spec.sidecar.") for path in unknown)
+        raise UnusableFile("\n".join(f"{file}: {path}: an unknown field" for path in known))
+    return crd.parse_sidecar(objects[0])
+
+
+def _shown_secret(config: crd.InferenceConfig, file: Path) -> dict[str, Any]:
+    """The rendered Secret in readable form, with masks for the key, the values of headers, and what they go into."""
+    inference = config.spec.inference
+    settings = dict(inference.settings)
+    headers = settings.get("inference.extra_headers")
+    if isinstance(headers, dict):
+        settings["inference.extra_headers"] = dict.fromkeys(headers, MASK)
+    key = None if inference.api_key_secret_ref is None else SecretStr(MASK)
+    masked = inference.model_copy(update={"settings": settings})
+    _rendered(inference, key, file)
+    secret = manifests.rendered_secret(config, _rendered(masked, key, file).files)
+    shown = {name: base64.b64decode(text).decode() for name, text in secret.pop("data").items()}
+    hidden = {KEY_FILE: MASK, REVISION_FILE: IN_THE_CLUSTER, naming.SALT_KEY: IN_THE_CLUSTER}
+    owner = secret["metadata"]["ownerReferences"][0]
+    owner["uid"] = owner["uid"] or IN_THE_CLUSTER
+    return {**secret, "stringData": {name: hidden.get(name, text) for name, text in shown.items()}}
+
+
+def _rendered(spec: crd.InferenceSpec, key: SecretStr | None, file: Path) -> render.Rendered:
+    rendered = render.render(spec, key, bytes(render.SALT_BYTES))
+    if isinstance(rendered, render.Invalid):
+        raise UnusableFile("\n".join(f"{file}: {line}" for line in rendered.message.splitlines()))
+    return rendered
+
+
+def _pod(file: Path) -> dict[str, Any]:
+    """The pod of a file: a Pod as it is, of a workload the one that its template makes."""
+    for obj in _objects(file):
+        if obj.get("kind") == "Pod":
+            return {**obj, "metadata": obj.get("metadata") or {}}
+        spec = obj.get("spec") or {}
+        template = spec.get("template") or ((spec.get("jobTemplate") or {}).get("spec") or {}).get("template")
+        if template:
+            owner = obj.get("metadata") or {}
+            metadata = {
+                **({"namespace": owner["namespace"]} if "namespace" in owner else {}),
+                "generateName": f"{owner.get('name', '')}-",
+                **(template.get("metadata") or {}),
+                "ownerReferences": [
+                    {"kind": obj.get("kind"), "name": owner.get("name", ""), "controller": True}
+                ],
+            }
+            return {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": metadata,
+                "spec": template.get("spec") or {},
+            }
+    raise UnusableFile(f"{file}: no Pod and no pod template in it")
+
+
+class _Reader(yaml.SafeLoader):
+    """YAML as kubectl reads it: `off` is false, but a date is a text."""
+
+
+_Reader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes no aliases, and texts of several lines as such."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data  # whatever it is
+        return True
+
+
+def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Writer.add_representer(str, _text)
+
+
+def _yaml(obj: Mapping[str, Any]) -> str:
+    return yaml.dump(obj, Dumper=_Writer, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _objects(file: Path) -> list[dict[str, Any]]:
+    try:
+        found = list(yaml.load_all(file.read_text(encoding="utf-8"), Loader=_Reader))
+    except OSError as error:
+        raise UnusableFile(f"{file}: {(error.strerror or 'an error').lower()}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UnusableFile(f"{file}: no valid YAML") from None
+    return [obj for obj in found if isinstance(obj, dict)]
 
 
 if __name__ == "__main__":
