@@ -214,6 +214,11 @@ class ScriptedUpstream:
             link.drop()
         for _ in range(3):  # each abort is told to its protocol in the loop's next turn
             await asyncio.sleep(0)
+        # A script that waits for what never came ends here, and not noisily with the interpreter.
+        scripts = asyncio.all_tasks() - {asyncio.current_task()}
+        for script in scripts:
+            script.cancel()
+        await asyncio.gather(*scripts, return_exceptions=True)
 
 
 class _Link(asyncio.Protocol):
