@@ -23,10 +23,10 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check machine image constraints clean
+.PHONY: help run test check machine image cluster cluster-env cluster-down cluster-programs manifests constraints clean
 
 help: ## Print this.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## Serve the OpenAI API on http://127.0.0.1:3000/v1 (ARGS="--port 3100" for flags).
 	@exec $(BIN)/inference-sidecar run $(ARGS)
@@ -40,11 +40,29 @@ check: $(VENV)/installed-dev ## Lint, format, types, layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-machine: ## Install the Debian packages that the tests marked `machine` need (root).
+machine: ## Install the Debian packages that the tests marked `machine` and `cluster` need (root).
 	@.ci/machine-packages
 
 image: ## Build the sidecar's image (BASE_IMAGE=, BUILDER=, IMAGE=; see docs/images.md).
 	@deploy/image/build Dockerfile.sidecar $(IMAGE)
+
+CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster.kube
+
+cluster: $(VENV)/installed-dev ## Start a real Kubernetes for a look by hand (root), or say how to use the one that is up.
+	@$(CLUSTER) up
+
+cluster-env: $(VENV)/installed-dev ## Print what a shell has to evaluate to use that cluster.
+	@$(CLUSTER) env
+
+cluster-down: $(VENV)/installed-dev ## Remove that cluster, and whatever killed test runs left.
+	@$(CLUSTER) down
+
+cluster-programs: $(VENV)/installed-dev ## Build what a cluster is made of, once for each version.
+	@$(CLUSTER) build
+
+HELM ?= helm
+manifests: $(VENV)/installed-dev ## Write what follows from the chart and the CRD: its README and schema, plain manifests (HELM=).
+	@$(BIN)/python helm/generate.py --helm $(HELM)
 
 constraints: ## Write constraints.txt anew with the newest versions that pyproject.toml allows.
 	@.ci/constraints $(PYTHON)
