@@ -7,7 +7,9 @@ be used. What `render` prints comes out of the rooms that do the same in the clu
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,10 @@ class UnusableFile(OperatorError):
     """A file cannot be read, or does not hold what it is given for."""
 
 
+class UnusableOptions(OperatorError):
+    """Options that do not go together."""
+
+
 def main() -> None:
     """The script `inference-operator`."""
     sys.exit(command(sys.argv[1:]))
@@ -43,6 +49,10 @@ def command(arguments: Sequence[str]) -> int:
         if options.command == "crd":
             sys.stdout.write(HEADER + _yaml(crd.definition()))
             return 0
+        if options.command == "run":
+            return _run(options)
+        if options.command == "webhook":
+            return _webhook(options)
         return _render(options.file, options.pod, options.defaults, namespace_opted_in=options.opted_in)
     except OperatorError as error:
         sys.stderr.write(f"{error}\n")
@@ -67,7 +77,102 @@ def _parser() -> argparse.ArgumentParser:
         "--namespace-opted-in", action="store_true", dest="opted_in",
         help=f'as if the namespace had the label {naming.INJECT_LABEL}: "true"',
     )  # fmt: skip
+    _add_run(commands)
+    _add_webhook(commands)
     return parser
+
+
+def _add_run(commands: Any) -> None:
+    text = (
+        "look after InferenceConfigs until SIGTERM: render, roll out, report; keep the webhook's certificates"
+    )
+    one = commands.add_parser("run", help=text, description=text)
+    one.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        metavar="NS",
+        help="look after this one; absent: after all",
+    )
+    one.add_argument("--defaults", type=Path, help="chart-wide defaults, in the form of spec.sidecar")
+    one.add_argument(
+        "--own-namespace", metavar="NS", default=os.environ.get("POD_NAMESPACE"), help="absent: POD_NAMESPACE"
+    )
+    one.add_argument(
+        "--certificates-secret", metavar="NAME", help="keep certificates there; absent: keep none"
+    )
+    one.add_argument("--webhook-service", metavar="NAME", help="the Service that the certificates are for")
+    one.add_argument(
+        "--webhook-configuration", metavar="NAME", help="fill in caBundle there; absent: nowhere"
+    )
+    one.add_argument("--health-port", type=int, default=8081, help="/livez, /readyz, /metrics")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import rotate, run  # noqa: PLC0415 - kopf and the Kubernetes client are slow to import
+    from .handlers import Scope  # noqa: PLC0415
+
+    names = None
+    if options.certificates_secret is not None:
+        if options.own_namespace is None or options.webhook_service is None:
+            raise UnusableOptions("--certificates-secret needs --webhook-service and --own-namespace")
+        names = rotate.Names(
+            options.own_namespace,
+            options.certificates_secret,
+            options.webhook_service,
+            options.webhook_configuration,
+        )
+    elif options.webhook_configuration is not None:
+        raise UnusableOptions(
+            "--webhook-configuration needs --certificates-secret: its authority is filled in"
+        )
+    scope = Scope(tuple(options.namespace))
+    return asyncio.run(run.run(run.Options(scope, options.defaults, options.health_port, names)))
+
+
+def _add_webhook(commands: Any) -> None:
+    text = "serve the webhook that gives pods their sidecar"
+    one = commands.add_parser("webhook", help=text, description=text)
+    one.add_argument("--host", default="::", help="address to listen on (%(default)s: all)")
+    one.add_argument("--port", type=int, default=8443, help="of /inject, with TLS (%(default)s)")
+    one.add_argument(
+        "--health-port", type=int, default=8081, help="of /livez, /readyz and /metrics (%(default)s)"
+    )
+    one.add_argument(
+        "--own-namespace", default=os.environ.get("POD_NAMESPACE"), help="default: $POD_NAMESPACE"
+    )
+    one.add_argument("--certificates-secret", help="Secret of --own-namespace with tls.crt and tls.key")
+    one.add_argument("--tls-cert", type=Path, help="in place of the Secret, read again when it changes")
+    one.add_argument("--tls-key", type=Path, help="the key of --tls-cert")
+    one.add_argument("--defaults", type=Path, help="chart-wide defaults, in the form of spec.sidecar")
+    one.add_argument(
+        "--drain-secs", type=float, default=5.0, help="to go on serving after SIGTERM (%(default)g)"
+    )
+
+
+def _webhook(options: argparse.Namespace) -> int:
+    # Here, so that `render` needs neither a server nor a Kubernetes client.
+    from .webhook import FromFiles, FromSecret, Settings, run  # noqa: PLC0415
+
+    certificate: FromFiles | FromSecret
+    if options.tls_cert and options.tls_key and not options.certificates_secret:
+        certificate = FromFiles(options.tls_cert, options.tls_key)
+    elif options.certificates_secret and options.own_namespace and not (options.tls_cert or options.tls_key):
+        certificate = FromSecret(options.own_namespace, options.certificates_secret)
+    else:
+        raise UnusableOptions(
+            "give --certificates-secret with --own-namespace, or else --tls-cert and --tls-key"
+        )
+    return run(
+        Settings(
+            certificate,
+            defaults=options.defaults,
+            host=options.host,
+            port=options.port,
+            health_port=options.health_port,
+            drain_secs=options.drain_secs,
+        )
+    )
 
 
 def _render(file: Path, pod: Path | None, defaults: Path | None, *, namespace_opted_in: bool) -> int:

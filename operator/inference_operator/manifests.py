@@ -74,12 +74,17 @@ def is_applied(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def status(of: Metadata, told: Status) -> dict[str, Any]:
-    """The status of the config `of`, for a server-side apply to its status subresource."""
+    """The status of the config `of`, for a server-side apply to its status subresource.
+
+    What is empty is left out: the API server makes null of a map whose last entry an apply takes away, and
+    then refuses it.
+    """
+    said = told.model_dump(by_alias=True, exclude_none=True)
     return {
         "apiVersion": naming.API_VERSION,
         "kind": naming.KIND,
         "metadata": {"name": of.name, "namespace": of.namespace},
-        "status": told.model_dump(by_alias=True, exclude_none=True),
+        "status": {field: value for field, value in said.items() if value not in ({}, ())},
     }
 
 

@@ -1,10 +1,11 @@
-"""The image under test, built once a session, and containers of it."""
+"""The images under test, each built once a session, and containers of them."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,19 +14,33 @@ from harness.container import REPOSITORY, Container, Image, Store, lacking
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[Image]:
+def store() -> Iterator[Store]:
     if reason := lacking():
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    store = Store(REPOSITORY / ".cache" / "images")
-    tag = "localhost/inference-sidecar:test"
-    store.build("Dockerfile.sidecar", tag)
-    try:
-        with store.mounted(tag) as rootfs:
-            yield Image(tag, store.config(tag), rootfs)
-    finally:
-        store.close()
+    opened = Store(REPOSITORY / ".cache" / "images")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def image(store: Store) -> Iterator[Image]:
+    with built(store, "Dockerfile.sidecar", "localhost/inference-sidecar:test") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def operator_image(store: Store) -> Iterator[Image]:
+    with built(store, "Dockerfile.operator", "localhost/inference-operator:test") as made:
+        yield made
+
+
+@contextmanager
+def built(store: Store, dockerfile: str, tag: str) -> Iterator[Image]:
+    store.build(dockerfile, tag)
+    with store.mounted(tag) as rootfs:
+        yield Image(tag, store.config(tag), rootfs)
 
 
 @pytest.fixture(scope="module")
