@@ -60,7 +60,7 @@ cluster-down: $(VENV)/installed-dev ## Remove that cluster, and whatever killed 
 cluster-programs: $(VENV)/installed-dev ## Build what a cluster is made of, once for each version.
 	@$(CLUSTER) build
 
-HELM ?= helm
+HELM ?= $(firstword $(wildcard .cache/cluster/bin/helm-*/helm) helm)
 manifests: $(VENV)/installed-dev ## Write what follows from the chart and the CRD: its README and schema, plain manifests (HELM=).
 	@$(BIN)/python helm/generate.py --helm $(HELM)
 

@@ -59,9 +59,10 @@ async def run(options: Options) -> int:
                 metrics=metrics.text,
             )
             async with serving(health, options.health_port):
+                watch = asyncio.ensure_future(watcher.run())
                 tasks = [
+                    watch,
                     asyncio.ensure_future(_checked_version(cluster)),
-                    asyncio.ensure_future(watcher.run()),
                     asyncio.ensure_future(_certificates(cluster, options.certificates, metrics, trusted)),
                 ]
                 stop = asyncio.ensure_future(stopping.wait())
@@ -69,7 +70,7 @@ async def run(options: Options) -> int:
                     "version": __version__, "namespaces": list(options.scope.namespaces) or "all",
                 }})  # fmt: skip
                 try:
-                    await _until_stopped(stop, tasks)
+                    await _until_stopped(stop, watch, tasks)
                 finally:
                     for task in (stop, *tasks):
                         task.cancel()
@@ -85,9 +86,12 @@ def _why_not_ready(watcher: Watcher, trusted: asyncio.Event) -> str | None:
     return None if watcher.started.is_set() else "the API server has not answered yet"
 
 
-async def _until_stopped(stop: asyncio.Task[bool], tasks: list[asyncio.Task[None]]) -> None:
+async def _until_stopped(
+    stop: asyncio.Task[bool], watch: asyncio.Task[None], tasks: list[asyncio.Task[None]]
+) -> None:
+    """Until a signal comes. kopf takes the signals over once it runs, and ends by them: so the watch's end is one."""
     pending: set[asyncio.Task[None]] = set(tasks)
-    while pending and not stop.done():
+    while not (stop.done() or watch.done()):
         await asyncio.wait({stop, *pending}, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in pending if task.done()]:
             pending.discard(task)
