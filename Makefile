@@ -15,6 +15,7 @@ run: export RUN_ENV := $(RUN_ENV)
 run: export INFERENCE_LOGGING_FORMAT ?= text
 
 IMAGE ?= inference-sidecar:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/inference_config/__init__.py)
+OPERATOR_IMAGE ?= inference-operator:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/inference_config/__init__.py)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The build backend is pinned with all the rest; without isolation pip takes that one, and a second
@@ -23,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check machine image cluster cluster-env cluster-down cluster-programs manifests constraints clean
+.PHONY: help run test check machine image operator-image cluster cluster-env cluster-down cluster-programs manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ machine: ## Install the Debian packages that the tests marked `machine` and `clu
 
 image: ## Build the sidecar's image (BASE_IMAGE=, BUILDER=, IMAGE=; see docs/images.md).
 	@deploy/image/build Dockerfile.sidecar $(IMAGE)
+
+operator-image: ## Build the image of operator and injector (OPERATOR_IMAGE=, and as above).
+	@deploy/image/build Dockerfile.operator $(OPERATOR_IMAGE)
 
 CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster.kube
 
