@@ -18,13 +18,14 @@ import kopf
 from inference_config.names import GROUP
 
 from . import naming
-from .cluster import CONFIGS, PODS, Cluster, ClusterError
+from .cluster import CONFIGS, NAMESPACES, PODS, Cluster, ClusterError
 from .reconcile import Key, Queue, Reconciler, Seen
 from .telemetry import LOGGER, Metrics
 
 WORKERS: Final = 4
 RESYNC_SECS: Final = 300.0
 PROBE_SECS: Final = 20.0
+RETRY_SECS: Final = 2.0
 STALLED_PROBES: Final = 3
 """So many probes in a row that find the watch behind the API server mean that it stands still."""
 
@@ -82,6 +83,7 @@ class Watcher:
     async def run(self) -> None:
         """Watch and reconcile until cancelled, or until kopf gives up."""
         settings = _settings()
+        await self._learn()
         tasks = [asyncio.ensure_future(self._work()) for _ in range(WORKERS)]
         tasks += [asyncio.ensure_future(self._resync()), asyncio.ensure_future(self._probe())]
         watch = asyncio.ensure_future(
@@ -103,6 +105,25 @@ class Watcher:
             for task in (watch, *tasks):
                 task.cancel()
             await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    async def _learn(self) -> None:
+        """See everything once before anything is done: watches start in no order, and half of a config's pods would
+        be told as all of them."""
+        while True:
+            try:
+                if self._scope.clusterwide:
+                    for obj in await self._cluster.items(NAMESPACES, None):
+                        list(self._seen.on_namespace(obj, gone=False))
+                for namespace in self._scope.namespaces or (None,):
+                    for obj in await self._cluster.items(CONFIGS, namespace):
+                        self._add(self._seen.on_config(obj, gone=False))
+                    for obj in await self._cluster.items(PODS, namespace):
+                        list(self._seen.on_pod(obj, gone=False))
+            except ClusterError as error:
+                LOGGER.warning("%s; asking again in %g s", error, RETRY_SECS)
+                await asyncio.sleep(RETRY_SECS)
+            else:
+                return
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -173,7 +194,7 @@ class Watcher:
         """Whatever was missed is made good, spread over time."""
         while True:
             await asyncio.sleep(self._pace.resync_secs)
-            self._reconciler.tidy()
+            self._reconciler.prune()
             keys = self._seen.every()
             for position, key in enumerate(keys):
                 self._queue.add(key, self._pace.resync_secs / 2 * position / max(len(keys), 1))
@@ -191,16 +212,28 @@ class Watcher:
             await asyncio.sleep(self._pace.probe_secs)
 
     async def _keeps_up(self) -> bool:
+        before = [obj for key in self._seen.every() if (obj := self._seen.config(key)) is not None]
         there = await self._listed(CONFIGS)
         known = {
             (key.namespace, key.name): str(obj["metadata"].get("resourceVersion"))
             for key in self._seen.every()
             if (obj := self._seen.config(key)) is not None
         }
+        # What was known before the list and is not in it is gone, though no watch has told: it may have been
+        # deleted between a list and a watch.
+        for metadata in (obj["metadata"] for obj in before):
+            if (metadata["namespace"], metadata["name"]) not in there:
+                self._add(self._seen.on_config({"metadata": metadata}, gone=True))
         if there != known:
             return False
+        pods = self._seen.injected()
         there = await self._listed(PODS, labels=naming.INJECTED_LABEL)
-        seen = {(pod.namespace, pod.name) for namespace, _ in there for pod in self._seen.pods(namespace)}
+        for pod in pods:
+            if (pod.namespace, pod.name) not in there:
+                self._add(
+                    self._seen.on_pod({"metadata": {"namespace": pod.namespace, "uid": pod.uid}}, gone=True)
+                )
+        seen = {(pod.namespace, pod.name) for pod in self._seen.injected()}
         return there.keys() <= seen
 
     async def _listed(self, resource: Any, labels: str = "") -> dict[tuple[str, str], str]:

@@ -183,7 +183,9 @@ def judge(
     that no pod can have, and that nobody is nudged for."""
     told = _Tally(revision)
     conflicts = []
-    for pod in sorted((pod for pod in pods if not pod.over), key=lambda pod: pod.name):
+    # Who wins is asked of few: a namespace may have hundreds of configs and thousands of pods.
+    concerned = (pod for pod in pods if not pod.over and _concerns(config, pod))
+    for pod in sorted(concerned, key=lambda pod: pod.name):
         wins = None if pod.chosen else next(iter(selected(pod.labels, configs)), None)
         if pod.asks and wins is not None and wins.name != config.name and _selects(config, pod):
             conflicts.append((pod.name, wins.name))
@@ -196,6 +198,10 @@ def nudge_delay(number: int) -> float:
     """Seconds from the nudge before to nudge `number` of a pod that is still stale. The first comes at once; it
     can outrun kubelet's own watch, so the next comes soon."""
     return 0.0 if number == 0 else min(2.0 ** (number - 2), 30.0)
+
+
+def _concerns(config: InferenceConfig, pod: Pod) -> bool:
+    return config.name in (pod.config, pod.chosen) or (not pod.chosen and _selects(config, pod))
 
 
 def _is_of(pod: Pod, config: InferenceConfig, wins: InferenceConfig | None) -> bool:

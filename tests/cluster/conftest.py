@@ -14,16 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from cluster.harness.api import Access, Api
+from cluster.harness.definition import defined
+from cluster.harness.place import Place
+from cluster.harness.proxy import Proxy
 from cluster.kube import build, start
 from cluster.kube.cluster import Cluster, existing
+from cluster.stage import RESTRICTED, Note, Release, Stage
+from harness.admin import Admins
 from harness.container import REPOSITORY, Store, run
 from harness.container import lacking as lacking_for_images
+from inference_config.names import GROUP
+from inference_operator.naming import PLURAL
 
 KUBECONFIG = "CLUSTER_KUBECONFIG"
 TIMINGS = pytest.StashKey[list[str]]()
-
-Note = Callable[[str], None]
-"""What the fixture `note` is."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,19 +73,114 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, note: Note) -> Iterator[Cl
 
 
 @pytest.fixture(scope="session")
-def sidecar_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, note: Note) -> str:
-    """The tag of the sidecar's image, built from this tree and known to the node. There is a Python in it."""
+def load_image(cluster: Cluster, note: Note) -> Callable[[str, str], str]:
+    """`load_image(DOCKERFILE, name)`: the tag of an image that is built from this tree and known to the node."""
     unmet(lacking_for_images())
-    tag = "localhost/inference-sidecar:test"
-    archive = tmp_path_factory.mktemp("images") / "sidecar.tar"
-    store = Store(REPOSITORY / ".cache" / "images")
-    try:
-        store.build("Dockerfile.sidecar", tag)
-        run(*store.buildah, "push", tag, f"docker-archive:{archive}:{tag}")
-    finally:
-        store.close()
-    began = time.monotonic()
-    cluster.load_image(archive)
-    note(f"image of {archive.stat().st_size >> 20} MiB loaded: {time.monotonic() - began:.1f} s")
-    archive.unlink()
-    return tag
+
+    def load(dockerfile: str, name: str) -> str:
+        tag = f"localhost/{name}:test"
+        store = Store(REPOSITORY / ".cache" / "images")
+        began = time.monotonic()
+        try:
+            store.build(dockerfile, tag)
+            archive = exported(store, tag, name)
+        finally:
+            store.close()
+        built = time.monotonic()
+        cluster.load_image(archive)
+        size = archive.stat().st_size >> 20
+        note(f"{name}, {size} MiB: built {built - began:.1f} s, loaded {time.monotonic() - built:.1f} s")
+        return tag
+
+    return load
+
+
+def exported(store: Store, tag: str, name: str) -> Path:
+    """The image as an archive, written once for each content."""
+    identity = run(*store.buildah, "inspect", "--type", "image", "--format", "{{.FromImageID}}", tag).strip()
+    folder = store.folder / "archives" / name
+    archive = folder / f"{identity}.tar"
+    if not archive.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        part = archive.with_suffix(f".{os.getpid()}")
+        run(*store.buildah, "push", tag, f"docker-archive:{part}:{tag}")
+        part.rename(archive)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def sidecar_image(load_image: Callable[[str, str], str]) -> str:
+    """The tag of the sidecar's image. There is a Python in it."""
+    return load_image("Dockerfile.sidecar", "inference-sidecar")
+
+
+@pytest.fixture(scope="session")
+def operator_image(load_image: Callable[[str, str], str]) -> str:
+    """The tag of the image of operator and injector."""
+    return load_image("Dockerfile.operator", "inference-operator")
+
+
+@pytest.fixture(scope="session")
+def apps_image(load_image: Callable[[str, str], str]) -> str:
+    """The tag of the image with the scripted upstream and the app."""
+    return load_image("tests/cluster/apps/Dockerfile", "inference-sidecar-apps")
+
+
+@pytest.fixture(scope="session")
+def system(cluster: Cluster) -> Iterator[str]:
+    """The namespace that releases are installed into. What uninstalling leaves by intention goes with it."""
+    with cluster.namespace("inference-system", labels=RESTRICTED) as name:
+        yield name
+        cluster.kubectl("delete", "crd", f"{PLURAL}.{GROUP}", "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster, system: str, sidecar_image: str, operator_image: str) -> Iterator[Release]:
+    """The chart, not installed yet. Gone after the module."""
+    made = Release(cluster, system, sidecar_image, operator_image)
+    yield made
+    made.uninstall()
+
+
+@pytest.fixture
+def stage(cluster: Cluster, apps_image: str, note: Note) -> Iterator[Stage]:
+    """A namespace of its own, as strict as they come."""
+    with cluster.namespace("story", labels=RESTRICTED) as name:
+        yield Stage(cluster, name, apps_image, note)
+
+
+@pytest.fixture(scope="session")
+def api(cluster: Cluster) -> Iterator[Api]:
+    """The API server by plain HTTP, as the cluster's owner."""
+    calls = Api(Access.of(cluster.kubeconfig))
+    yield calls
+    calls.close()
+
+
+@pytest.fixture(scope="module")
+def definition(api: Api) -> Iterator[None]:
+    """InferenceConfigs can be made."""
+    with defined(api):
+        yield
+
+
+@pytest.fixture
+def place(cluster: Cluster, api: Api, definition: None) -> Iterator[Place]:
+    """A namespace of the test's own."""
+    with cluster.namespace("place") as name:
+        yield Place(api, name)
+
+
+@pytest.fixture
+def proxy(api: Api) -> Iterator[Proxy]:
+    """What an operator of the test's own takes for the API server."""
+    with Proxy(api.access) as running:
+        yield running
+
+
+@pytest.fixture
+def admins() -> Iterator[Admins]:
+    """Answers to /status of pods that are objects only."""
+    with Admins() as running:
+        yield running

@@ -81,6 +81,10 @@ class Reconciler:
         told = self._told.get(key)
         return None if told is None else told.status.pods
 
+    def prune(self) -> None:
+        """Forget what pods said that are gone."""
+        self._observer.forget_but(self._seen.uids())
+
     async def reconcile(self, key: Key) -> float | None:
         """Do all that is to be done now. Returns seconds until the next look, None where events will tell.
 
@@ -100,10 +104,6 @@ class Reconciler:
         found, again = await self._observe(key, config, written)
         await self._tell(key, config.metadata, config.status, found, config)
         return again
-
-    def tidy(self) -> None:
-        """Forget what is known of pods that are gone."""
-        self._observer.forget_but(self._seen.uids())
 
     async def deleted(self, obj: Mapping[str, Any]) -> None:
         """A config is gone. Its pods serve on with what they have loaded; whoever looks at events is told so."""

@@ -58,9 +58,11 @@ class Observer:
 
     def as_nudged(self, pods: Iterable[Pod]) -> list[Pod]:
         """`pods` with the nudges that their watch has not told of yet."""
-        return [
-            replace(pod, nudged=self._nudged[pod.uid][:2]) if pod.uid in self._nudged else pod for pod in pods
-        ]
+        return [self._as_nudged(pod) for pod in pods]
+
+    def _as_nudged(self, pod: Pod) -> Pod:
+        last = self._nudged.get(pod.uid)
+        return pod if last is None or last[:2] == pod.nudged else replace(pod, nudged=last[:2])
 
     async def nudge(self, nudges: Sequence[Nudge], revision: str) -> float | None:
         """Patch those that are due. Returns seconds until the next one is, None where none is to come."""

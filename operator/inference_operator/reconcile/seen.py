@@ -55,8 +55,17 @@ class Seen:
         """Pods of a namespace that have a sidecar or ask for one."""
         return list(self._pods.get(namespace, {}).values())
 
+    def injected(self) -> list[Pod]:
+        """Those of all namespaces that have a sidecar, by the label that the injector puts on them."""
+        return [
+            pod
+            for pods in self._pods.values()
+            for pod in pods.values()
+            if pod.injected and naming.INJECTED_LABEL in pod.labels
+        ]
+
     def uids(self) -> set[str]:
-        """Of all those pods, everywhere."""
+        """Of all pods that are kept."""
         return {uid for pods in self._pods.values() for uid in pods}
 
     def opted_in(self, namespace: str) -> bool:
