@@ -16,7 +16,7 @@ import pytest
 from cluster.harness.api import Api, Refused
 from cluster.harness.definition import DEFINITIONS
 from cluster.harness.place import Place
-from cluster.kube.cluster import Cluster
+from cluster.kube.cluster import Cluster, CommandFailed
 from inference_operator import crd
 from inference_operator.cluster import CONFIGS
 from inference_operator.naming import API_VERSION, FIELD_MANAGER, KIND
@@ -128,7 +128,16 @@ def test_a_field_nobody_knows_is_dropped_where_the_caller_does_not_ask(place: Pl
     assert "defaultModle" not in created["spec"]["inference"]
 
 
+def _explained(cluster: Cluster, path: str) -> bool:
+    """A kind that is served already may be missing from discovery for some seconds."""
+    try:
+        return bool(cluster.kubectl("explain", path))
+    except CommandFailed:
+        return False
+
+
 def test_kubectl_explains_every_part(cluster: Cluster, place: Place) -> None:
+    place.until(lambda: _explained(cluster, "infc"), "the API server tells kubectl of the kind", seconds=60)
     for path, words in {
         "infc": "Which model provider",
         "infc.spec.inference": "Hot",

@@ -217,7 +217,7 @@ def test_a_config_made_again_at_once_is_ready_again(place: Place) -> None:
         return secret is not None and secret["metadata"]["ownerReferences"][0]["uid"] == uid
 
     place.until(owned, "a rendered Secret of its own", seconds=60)
-    assert place.status()["revision"] == place.revision()
+    place.until(lambda: place.status().get("revision") == place.revision(), "its status says so", seconds=60)
 
 
 def test_of_two_configs_that_select_a_pod_the_older_wins(place: Place, admins: Admins) -> None:
