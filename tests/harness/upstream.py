@@ -1,11 +1,9 @@
 """An upstream that does exactly what a script says, and keeps a ledger of what really reached it.
 
 Enters: raw TCP connections on loopback. Leaves: bytes, pauses, resets, as scripted; the ledger.
-It parses requests itself, so that no framework repairs or hides anything. Runs in a thread with its own loop:
-sync and async tests use it alike. Must not know the sidecar.
-
+It parses requests itself, so that no framework repairs or hides anything. Runs in a thread with its own loop.
 A script is a sequence of steps, chosen by the request's `x-scenario` header (see `plan`); without one,
-`typical` decides. The clock of all times is `time.monotonic`, the same as the tests'.
+`typical` decides. All times are `time.monotonic`'s, as the tests' are. Must not know the sidecar.
 """
 
 from __future__ import annotations
@@ -214,10 +212,8 @@ class ScriptedUpstream:
             link.drop()
         for _ in range(3):  # each abort is told to its protocol in the loop's next turn
             await asyncio.sleep(0)
-        # A script that waits for what never came ends here, and not noisily with the interpreter.
-        scripts = asyncio.all_tasks() - {asyncio.current_task()}
-        for script in scripts:
-            script.cancel()
+        for task in (scripts := asyncio.all_tasks() - {asyncio.current_task()}):
+            task.cancel()  # it waits for what never came, and would end noisily with the interpreter
         await asyncio.gather(*scripts, return_exceptions=True)
 
 
