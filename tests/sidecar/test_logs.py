@@ -88,6 +88,19 @@ def test_content_where_it_is_asked_for(start: Start, upstream: ScriptedUpstream)
     assert sidecar.key not in text
 
 
+def test_a_key_that_the_upstream_repeats_is_masked_in_the_line(
+    sidecar: Sidecar, upstream: ScriptedUpstream
+) -> None:
+    """Wherever it repeats it: what the line tells of an error is the upstream's own word."""
+    repeated = answers.error(401, "no", sidecar.key, f"code {sidecar.key}", f"x-request-id: {sidecar.key}")
+    with sidecar.requests(1) as lines:
+        sidecar.chat(upstream.plan([repeated]))
+    (line,) = lines
+    assert line["error_message"] == "code ***, ***"
+    assert line["upstream_request_id"] == "***"
+    assert sidecar.key not in "\n".join(sidecar.output)
+
+
 def test_content_needs_debug_too(start: Start, upstream: ScriptedUpstream) -> None:
     sidecar = start({"logging": {"level": "info", "content": True}})
     talk(sidecar, upstream)

@@ -66,9 +66,14 @@ class Course:
         """So many bytes of a streamed body went up."""
         self.bytes_up += size
 
-    def outcome(self, now: float, downlink: Downlink) -> Outcome:
-        """All of it, after the end."""
+    def outcome(self, now: float, downlink: Downlink, mask: Callable[[bytes], bytes]) -> Outcome:
+        """All of it, after the end. `mask` takes the key out of what is the upstream's own word: it goes into
+        logs, and an upstream may repeat the key wherever it likes."""
         meter = self.meter
+
+        def masked(text: str | None) -> str | None:
+            return text and mask(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+
         return Outcome(
             request_id=self.request_id,
             endpoint=self.endpoint,
@@ -78,21 +83,21 @@ class Course:
             end=self.end,
             duration_s=now - self.started,
             error=self.error,
-            error_message=self.error_message,
+            error_message=masked(self.error_message),
             param=self.param,
             streaming=self.request.stream or downlink.streamed,
             streamed=downlink.streamed,
             model=self.request.model,
-            response_model=meter.model if meter else None,
+            response_model=masked(meter.model) if meter else None,
             attempts=self.attempts.count,
             bytes_up=self.bytes_up,
             bytes_down=downlink.bytes,
             first_byte_s=None if downlink.first_byte is None else downlink.first_byte - self.started,
             first_token_s=meter.first_token - self.started if meter and meter.first_token else None,
             usage=meter.usage if meter else None,
-            finish_reasons=meter.finish_reasons if meter else (),
+            finish_reasons=tuple(masked(reason) or "" for reason in meter.finish_reasons) if meter else (),
             stream=meter.stats(now) if meter and downlink.streamed else None,
-            upstream_request_id=self.upstream_id,
+            upstream_request_id=masked(self.upstream_id),
         )
 
 
@@ -106,9 +111,10 @@ class Downlink:
         method: str,
         origin: bytes | None,
         request_id: str,
-        content_logged: bool,
+        content_mask: Callable[[bytes], bytes] | None,
     ) -> None:
-        """`origin` is the accepted origin of a web page, which is told that it may read the answer."""
+        """`origin` is the accepted origin of a web page, which is told that it may read the answer.
+        `content_mask` takes the key out of content that is logged; None where content is not logged."""
         self.status = 0
         self.begun = False
         self.streamed = False
@@ -119,7 +125,7 @@ class Downlink:
         self._method = method
         self._origin = origin
         self._request_id = request_id
-        self._content_logged = content_logged
+        self._content_mask = content_mask
 
     async def reply(self, reply: respond.Reply) -> None:
         """Send a whole answer."""
@@ -145,8 +151,8 @@ class Downlink:
         if self.first_byte is None:
             self.first_byte = time.monotonic()
         self.bytes += len(piece)
-        if self._content_logged:
-            debug("response content", request_id=self._request_id, content=shown(piece))
+        if self._content_mask is not None:
+            debug("response content", request_id=self._request_id, content=shown(self._content_mask(piece)))
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def finish(self) -> None:

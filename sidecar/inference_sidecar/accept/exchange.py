@@ -57,7 +57,7 @@ class Exchange:
             method=scope["method"],
             origin=origin,
             request_id=request_id,
-            content_logged=self._runtime.config.logging.content and debugging(),
+            content_mask=self._runtime.mask if self._runtime.config.logging.content and debugging() else None,
         )
         self._descent = Descent(self.course, self._down, self._runtime, self._head, figures, line)
 
@@ -219,7 +219,7 @@ class Exchange:
 
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
-        return self.course.outcome(time.monotonic(), self._down)
+        return self.course.outcome(time.monotonic(), self._down, self._runtime.mask)
 
     async def _tell(self, reply: respond.Reply, message: str, code: str) -> None:
         """Tell the app of a failure in the best way that is left: an answer, an event, a cut connection."""
