@@ -22,6 +22,7 @@ from inference_config import __version__
 from inference_config.names import KEY_FILE, REVISION_FILE
 
 from . import crd, inject, manifests, naming, render
+from .defaults import read
 from .errors import InvalidObject, OperatorError
 
 MASK = "********"
@@ -179,7 +180,7 @@ def _render(file: Path, pod: Path | None, defaults: Path | None, *, namespace_op
     configs = [_config(obj, file) for obj in _objects(file) if obj.get("kind") == naming.KIND]
     if not configs:
         raise UnusableFile(f"{file}: no {naming.KIND} in it")
-    sidecar = _sidecar(defaults) if defaults is not None else crd.Sidecar()
+    sidecar = read(defaults) if defaults is not None else crd.Sidecar()
     printed = [_shown_secret(config, file) for config in configs]
     if pod is None:
         sys.stdout.write("---\n".join(map(_yaml, printed)))
@@ -207,16 +208,6 @@ def _config(obj: Mapping[str, Any], file: Path) -> crd.InferenceConfig:
         return crd.parse(obj)
     except InvalidObject as error:
         raise UnusableFile("\n".join(f"{file}: {line}" for line in str(error).splitlines())) from None
-
-
-def _sidecar(file: Path) -> crd.Sidecar:
-    objects = _objects(file)
-    if len(objects) != 1:
-        raise UnusableFile(f"{file}: one mapping is wanted")
-    if unknown := crd.unknown_fields({"spec": {"sidecar": objects[0]}}):
-        known = (path.removeprefix("spec.sidecar.") for path in unknown)
-        raise UnusableFile("\n".join(f"{file}: {path}: an unknown field" for path in known))
-    return crd.parse_sidecar(objects[0])
 
 
 def _shown_secret(config: crd.InferenceConfig, file: Path) -> dict[str, Any]:
