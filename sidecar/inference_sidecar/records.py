@@ -143,6 +143,7 @@ class Outcome:
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
     `Reason`, an `UpstreamError.code`, `upstream_http_<status>` or `upstream_error_event`.
     `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival.
+    `trace`: ids of the trace and of the `chat {model}` span in hex, where the trace is kept; else None.
     """
 
     request_id: str
@@ -168,3 +169,4 @@ class Outcome:
     finish_reasons: tuple[str, ...] = ()
     stream: StreamStats | None = None
     upstream_request_id: str | None = None
+    trace: tuple[str, str] | None = None
