@@ -92,6 +92,8 @@ def recipes() -> Iterator[Recipe]:
     )
     yield go_module("coredns", ".")
     yield go_module("helm", "tool")
+    yield go_module("prometheus", "tool")
+    yield go_module("collector", ".")
     source = SOURCES / "pause.c"
     flags = ("-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
     yield Recipe("pause", (source,), ("cc", "--version"), ("cc", *flags, "-o", "pause", str(source)))
