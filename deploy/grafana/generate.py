@@ -1,12 +1,12 @@
 """Writes the dashboards and the alert rules, from `boards/`, the names of the telemetry and the chart's thresholds.
 
-    python deploy/grafana/generate.py            write
-    python deploy/grafana/generate.py --check    write nothing; exit 1 where a file is out of date
+python deploy/grafana/generate.py            write
+python deploy/grafana/generate.py --check    write nothing; exit 1 where a file is out of date
 
-    deploy/grafana/dashboards/  ← the dashboards, for Grafana's import and for provisioning
-    deploy/grafana/alerts.yaml  ← the rules, for Prometheus' rule_files
-    deploy/observability/       ← both, and the configuration of deploy/compose/telemetry/, as ConfigMaps
-    helm/inference-sidecar/     ← the chart's copies; thresholds of the rules are left to its values
+deploy/grafana/dashboards/  ← the dashboards, for Grafana's import and for provisioning
+deploy/grafana/alerts.yaml  ← the rules, for Prometheus' rule_files
+deploy/observability/       ← both, and the configuration of deploy/compose/telemetry/, as ConfigMaps
+helm/inference-sidecar/     ← the chart's copies; thresholds of the rules are left to its values
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-
 from boards import alerts, platform_teams, workload
 
 HERE: Final = Path(__file__).parent

@@ -17,7 +17,7 @@ from inference_sidecar.telemetry import names
 GROUP: Final = "inference-sidecar"
 PLACE: Final = re.compile(r"@(\w+)@")
 OWNERS: Final = f"{q.NAMESPACE}, {q.WORKLOAD}"
-WINDOW: Final = "10m"
+WINDOW: Final = "5m"
 SCOPE: Final = q.Scope()
 
 WORKLOAD: Final = f"{{{{ $labels.{q.NAMESPACE} }}}}/{{{{ $labels.{q.WORKLOAD} }}}}"
@@ -59,7 +59,7 @@ def error_rate(name: str, threshold: str, lasting: str, severity: str) -> Alert:
         lasting,
         severity,
         f"{WORKLOAD}: {{{{ $value | humanizePercentage }}}} of requests fail.",
-        "Of the requests that completed or failed within ten minutes, more than @"
+        "Of the requests that completed or failed within five minutes, more than @"
         f"{threshold}@ (as a fraction) failed. Look at `Errors by type` of the dashboard Inference Sidecar / Workload:"
         " upstream_http_401 or 403: the key is wrong or spent; upstream_http_429: the limits of the account are reached;"
         " upstream_http_5xx, upstream_timeout, upstream_connect_error: the provider or the way to it, see its status page"

@@ -26,7 +26,12 @@ class Row:
 
 
 def laid_out(
-    uid: str, title: str, description: str, variables: Sequence[Any], links: Sequence[Any], rows: Sequence[Row]
+    uid: str,
+    title: str,
+    description: str,
+    variables: Sequence[Any],
+    links: Sequence[Any],
+    rows: Sequence[Row],
 ) -> str:
     """The dashboard's JSON, a newline at the end."""
     board = (

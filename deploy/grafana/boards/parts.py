@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, table, tempo, timeseries
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    table,
+    tempo,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -60,7 +69,9 @@ def series(
         .no_value("No data")
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
         .thresholds(thresholds(steps or ((None, GREEN),)))
-        .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
+        .tooltip(
+            common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
+        )
         .legend(
             common.VizLegendOptions()
             .display_mode(kinds.LegendDisplayMode.TABLE)
@@ -121,7 +132,7 @@ def grid(
         .title(title)
         .description(description)
         .datasource(PROMETHEUS)
-        .no_value("–")
+        .no_value("-")
         .thresholds(thresholds(((None, GREEN),)))
         .sort_by([common.TableSortByFieldState().display_name(next(iter(columns))).desc(True)])
     )
@@ -143,7 +154,9 @@ def grid(
     for heading, (_, unit) in columns.items():
         panel.override_by_name(heading, [models.DynamicConfigValue(id_val="unit", value=unit)])
     for heading, link in links.items():
-        panel.override_by_name(heading, [models.DynamicConfigValue(id_val="links", value=[link.build().to_json()])])
+        panel.override_by_name(
+            heading, [models.DynamicConfigValue(id_val="links", value=[link.build().to_json()])]
+        )
     return panel
 
 
@@ -184,7 +197,13 @@ def targets(panel: Any, queries: Sequence[Query], *, instant: bool = False) -> A
 
 
 def target(query: Query, letter: str) -> prometheus.Dataquery:
-    made = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter).datasource(PROMETHEUS)
+    made = (
+        prometheus.Dataquery()
+        .expr(query.expr)
+        .legend_format(query.legend)
+        .ref_id(letter)
+        .datasource(PROMETHEUS)
+    )
     return made.exemplar(True) if query.exemplars else made
 
 

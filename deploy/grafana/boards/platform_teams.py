@@ -7,21 +7,36 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as models
+
 from boards import queries as q
 from boards.layout import Row, laid_out
 from boards.parts import (
-    BLUE, GREEN, RED, YELLOW, Query, choice, explore, figure, grid, series, source, traces, typed,
+    BLUE,
+    GREEN,
+    RED,
+    YELLOW,
+    Query,
+    choice,
+    explore,
+    figure,
+    grid,
+    series,
+    source,
+    traces,
+    typed,
 )  # fmt: skip
 from boards.workload import UID as WORKLOAD_UID
-from grafana_foundation_sdk.builders import dashboard
-from grafana_foundation_sdk.models import dashboard as models
 from inference_sidecar.telemetry import names
 
 UID: Final = "inference-sidecar-platform"
 SCOPE: Final = q.Scope(('job=~"$job"', f'{q.NAMESPACE}=~"$namespace"'), (f'{q.MODEL}=~"$model"',))
 OPERATOR: Final = f'{{{q.CONFIG_NAMESPACE}=~"$namespace"}}'
 
-IN_SCOPE: Final = 'resource.k8s.namespace.name =~ "${namespace:regex}" && span.gen_ai.request.model =~ "${model:regex}"'
+IN_SCOPE: Final = (
+    'resource.k8s.namespace.name =~ "${namespace:regex}" && span.gen_ai.request.model =~ "${model:regex}"'
+)
 FAILED_TRACES: Final = f"{{ span.gen_ai.provider.name != nil && status = error && {IN_SCOPE} }}"
 SLOW_TRACES: Final = f"{{ span.gen_ai.provider.name != nil && duration > 10s && {IN_SCOPE} }}"
 
@@ -76,7 +91,9 @@ def traffic() -> Row:
 
 def latency() -> Row:
     def quantiles(metric: names.Metric) -> list[Query]:
-        return [Query(SCOPE.quantile(at, metric), f"p{at * 100:g}", exemplars=True) for at in (0.5, 0.95, 0.99)]
+        return [
+            Query(SCOPE.quantile(at, metric), f"p{at * 100:g}", exemplars=True) for at in (0.5, 0.95, 0.99)
+        ]
 
     return Row("Latency", (
         (8, (
@@ -86,7 +103,7 @@ def latency() -> Row:
         )),
         (8, (
             series("Duration by model, p95", "The same by model: reasoning models take longer than others.", "s", Query(SCOPE.quantile(0.95, names.OPERATION_DURATION, by=q.MODEL), f"{{{{{q.MODEL}}}}}", exemplars=True), links=[SLOW_LINK]),
-            series("Time to first token by model, p95", "The same by model.", "s", Query(SCOPE.quantile(0.95, names.TIME_TO_FIRST_TOKEN, by=q.MODEL), f"{{{{{q.MODEL}}}}}", exemplars=True), links=[SLOW_LINK]),
+            series("Time to first token by model, p95", "The same by model: one that is slow alone is slow at the provider.", "s", Query(SCOPE.quantile(0.95, names.TIME_TO_FIRST_TOKEN, by=q.MODEL), f"{{{{{q.MODEL}}}}}", exemplars=True), links=[SLOW_LINK]),
             series("Tokens per second of a stream", "Output tokens per second after the first, as one reader of a stream sees them: the median, and the slowest twentieth.", "short", Query(SCOPE.quantile(0.5, names.TOKENS_PER_SECOND), "p50"), Query(SCOPE.quantile(0.05, names.TOKENS_PER_SECOND), "p5"), links=[SLOW_LINK]),
         )),
     ))  # fmt: skip
@@ -115,7 +132,7 @@ def tokens() -> Row:
         )),
         (8, (
             series("Cost an hour by namespace", "What an hour at the present pace costs, at the prices above.", "currencyUSD", Query(SCOPE.cost_per_hour(by=q.NAMESPACE), f"{{{{{q.NAMESPACE}}}}}"), stacked=True),
-            series("Cost an hour by model", "The same by model.", "currencyUSD", Query(SCOPE.cost_per_hour(by=q.MODEL), f"{{{{{q.MODEL}}}}}"), stacked=True),
+            series("Cost an hour by model", "What an hour costs, by model.", "currencyUSD", Query(SCOPE.cost_per_hour(by=q.MODEL), f"{{{{{q.MODEL}}}}}"), stacked=True),
         )),
         (10, (
             grid("Cost by namespace and model", "Over the time shown, at the prices above.", {
@@ -162,7 +179,7 @@ def operator() -> Row:
     return Row("Operator and injector", (
         (7, (
             series("Reconciles", "Per minute, by outcome.", "cpm", Query(f"60 * sum by ({q.OUTCOME}) (rate({q.RECONCILES}[{q.STEP}]))", f"{{{{{q.OUTCOME}}}}}"), stacked=True),
-            series("Duration of reconciles", "Median and p95.", "s", *(Query(f"histogram_quantile({at}, sum by (le) (rate({q.RECONCILE_DURATION}_bucket[{q.STEP}])))", f"p{at * 100:g}") for at in (0.5, 0.95))),
+            series("Duration of reconciles", "From the start of a reconcile to its end: median and p95.", "s", *(Query(f"histogram_quantile({at}, sum by (le) (rate({q.RECONCILE_DURATION}_bucket[{q.STEP}])))", f"p{at * 100:g}") for at in (0.5, 0.95))),
             series("Admissions", "Pods at admission per minute, by what became of them, and why where they did not get a sidecar.", "cpm", Query(f"60 * sum by ({q.OUTCOME}, reason) (rate({q.ADMISSIONS}[{q.STEP}]))", f"{{{{{q.OUTCOME}}}}} {{{{reason}}}}"), stacked=True),
             series("Duration of admissions", "Median and p95. The API server waits for it whenever a pod is made.", "s", *(Query(f"histogram_quantile({at}, sum by (le) (rate({q.ADMISSION_DURATION}_bucket[{q.STEP}])))", f"p{at * 100:g}") for at in (0.5, 0.95))),
             figure("Certificates end in", "Leaf and authority of the webhook. Renewed when two thirds of their life are over; without them no pod gets a sidecar.", "s", Query(f"min by (certificate) ({q.CERTIFICATE_EXPIRY}) - time()", "{{certificate}}", ), steps=((None, RED), (3 * 86400.0, YELLOW), (14 * 86400.0, GREEN)), empty="No data"),

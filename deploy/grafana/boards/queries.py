@@ -79,7 +79,9 @@ class Scope:
 
         return f"({counts(part)} or 0 * {counts(whole)}) / ({counts(whole)} > 0)"
 
-    def quantile(self, fraction: float, metric: Metric, *matchers: str, by: str = "", over: str = STEP) -> str:
+    def quantile(
+        self, fraction: float, metric: Metric, *matchers: str, by: str = "", over: str = STEP
+    ) -> str:
         """The quantile of a histogram."""
         labels = f"{by}, le" if by else "le"
         selected = self.select(metric, *matchers, suffix="_bucket")
@@ -106,9 +108,7 @@ class Scope:
                 (f'{MODEL}!~"$special_models"', ("input_price", "output_price")),
                 (f'{MODEL}=~"$special_models"', ("special_input_price", "special_output_price")),
             )
-            for kind, price in zip(
-                (f'{TOKENS}="input"', f'{TOKENS}="output"'), prices, strict=True
-            )
+            for kind, price in zip((f'{TOKENS}="input"', f'{TOKENS}="output"'), prices, strict=True)
         )
 
 

@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from boards import queries as q
-from boards.layout import Row, laid_out
-from boards.parts import BLUE, GREEN, RED, YELLOW, Query, choice, explore, figure, series, source, spread, traces
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
+
+from boards import queries as q
+from boards.layout import Row, laid_out
+from boards.parts import (
+    BLUE,
+    GREEN,
+    RED,
+    YELLOW,
+    Query,
+    choice,
+    explore,
+    figure,
+    series,
+    source,
+    spread,
+    traces,
+)
 from inference_sidecar.telemetry import names
 
 UID: Final = "inference-sidecar-workload"
@@ -30,7 +44,7 @@ TRACES_LINK = explore("Traces of this workload", ALL_TRACES)
 
 
 def _of(*labels: str) -> str:
-    return f'{names.BUILD_INFO.prometheus}{{{",".join(labels)}}}'
+    return f"{names.BUILD_INFO.prometheus}{{{','.join(labels)}}}"
 
 
 VARIABLES: Final = (
@@ -117,7 +131,7 @@ def sidecar() -> Row:
 def trouble() -> Row:
     return Row("Traces", ((9, (
         traces("Requests that failed", "The newest traces with an error. Needs traces by OTLP.", FAILED_TRACES),
-        traces("Requests", "The newest traces.", ALL_TRACES),
+        traces("Requests", "The newest traces of this workload, with or without an error.", ALL_TRACES),
     )),))  # fmt: skip
 
 
