@@ -296,8 +296,11 @@ def test_connect_refused(start: Start, stream: bool) -> None:
             server.close()
             holder.bind(("127.0.0.1", port))
             sidecar = start(base_url=f"http://127.0.0.1:{port}/v1")
-            with sidecar.figures(1) as delta, sidecar.requests() as lines:
+            with measured(sidecar) as metrics, sidecar.figures(1) as delta, sidecar.requests() as lines:
                 answer = sidecar.chat(stream=stream or None)
+    check_metrics(
+        Case("refused", [], "upstream_connect_error"), "upstream_connect_error", 4, lines[0], metrics
+    )
     assert (answer.status, answer.error["code"]) == (500, "upstream_connect_error")
     assert lines[0]["attempts"] == 4
     assert answer.header("x-should-retry") == "false"

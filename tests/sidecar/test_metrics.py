@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from bisect import bisect_left
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ VALUES = st.one_of(st.floats(0, 1e4), st.sampled_from(BOUNDS))
 
 def naive(values: list[float]) -> list[int]:
     edges = [-math.inf, *BOUNDS, math.inf]
-    return [sum(low < value <= high for value in values) for low, high in zip(edges, edges[1:], strict=False)]
+    return [sum(low < value <= high for value in values) for low, high in pairwise(edges)]
 
 
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=50), st.lists(st.tuples(KEYS, VALUES), max_size=20))
@@ -271,7 +272,7 @@ def test_whose_series_they_are() -> None:
         "a_b": "1;2",
         "key_1st": "x",
     }
-    for (name, labels), _ in metrics.samples.items():
+    for name, labels in metrics.samples:
         if name != "target_info":
             of = dict(labels)
             assert (of["service_name"], of["k8s_pod_name"]) == ("shop", "shop-1"), name
@@ -280,7 +281,9 @@ def test_whose_series_they_are() -> None:
 
 def test_every_metric_is_there_with_its_type_and_words() -> None:
     outcome = OUTCOME_OF_A_STREAM
-    figures = recorded([outcome, Outcome("r", Endpoint.CHAT, "POST", "/", 200, End.COMPLETED, 1.0, attempts=2)])
+    figures = recorded(
+        [outcome, Outcome("r", Endpoint.CHAT, "POST", "/", 200, End.COMPLETED, 1.0, attempts=2)]
+    )
     text = exposition(figures, "1", {})
     kinds = parse(text).kinds
     assert kinds == {metric.prometheus: str(metric.kind) for metric in names.METRICS}
