@@ -291,6 +291,11 @@ def test_every_metric_is_there_with_its_type_and_words() -> None:
         assert f"# HELP {metric.prometheus} {metric.description}\n" in text
 
 
+def test_every_attribute_is_described() -> None:
+    used = {name for metric in names.METRICS for name in metric.attributes}
+    assert used == set(names.ATTRIBUTES)
+
+
 def test_bounds_are_written_as_prometheus_writes_them() -> None:
     """strconv.FormatFloat(bound, 'f', -1, 64), which its OTLP receiver uses."""
     assert [bound(value) for value in (0.001, 0.01, 1.0, 10.0, 81.92, 1000.0, 67108864.0)] == [
