@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -328,6 +329,19 @@ def test_gaps_are_those_of_a_plain_count(some: list[float], lead: int, looked_at
     assert list(stats.gaps.counts) == counts
     assert stats.gaps.total_s == pytest.approx(sum(gaps))
     assert (stats.gaps.least_s, stats.gaps.most_s) == (min(gaps), max(gaps))
+
+
+def test_memory_does_not_grow_with_a_stream() -> None:
+    made = Meter(CHAT, 0.0, gap_bounds=BOUNDS)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            made.sent(number / 100)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 100 * MAX_GAPS, "what is kept one by one and what is put aside, sorted once in a while"
 
 
 def test_a_stream_of_one_chunk_has_no_gap() -> None:
