@@ -108,14 +108,14 @@ def test_a_stream_whose_pauses_are_known(sidecar: Sidecar, upstream: ScriptedUps
     assert first_chunk + gaps == pytest.approx(duration, abs=0.1), (
         "the gaps are what is between first and last"
     )
-    assert gaps >= 0.3
+    assert first_chunk + gaps >= 0.6, "whatever came late, the last chunk was sent after all pauses"
     short = delta.sum(f"{PER_CHUNK}_bucket", le="0.01")
     assert short <= 2, "the gaps of 0.3 s and 0.1 s are longer"
     assert delta.sum(f"{PER_TOKEN}_sum") == pytest.approx((duration - first_token) / 10)
     pace = delta.sum("inference_sidecar_stream_tokens_per_second_sum")
     assert pace == pytest.approx(10 / (duration - first_token))
     stream = delta.sum("inference_sidecar_stream_duration_seconds_sum")
-    assert 0.4 <= stream <= duration - first_chunk + 0.01
+    assert gaps - 0.001 <= stream <= duration - first_chunk + 0.01
     assert delta.sum("inference_sidecar_stream_chunks_total") == 4, "the usage was the sidecar's own wish"
 
 
