@@ -60,7 +60,7 @@ class _Scraped(PrometheusMetricReader):
 
 def pushed(produce: Produce) -> PeriodicExportingMetricReader:
     """Sends OTLP as the standard variables say, each OTEL_METRIC_EXPORT_INTERVAL (ms; a minute) and at the end."""
-    # Protobuf and the exporter are 10 MB that a process without an endpoint need not have.
+    # Protobuf and the exporter are 3 MB that a process without an endpoint need not have.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
     _check_headers()
