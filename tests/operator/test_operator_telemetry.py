@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,16 @@ def test_the_end_of_certificates_to_the_second() -> None:
     ends = samples(metrics.text())['certificate_expiry_timestamp_seconds{certificate="leaf"}']
     assert ends == at.timestamp() + 86_400
     assert len([key for key in samples(metrics.text()) if key.startswith("certificate")]) == 2
+
+
+def test_the_documentation_has_them_all() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operator.md").read_text()
+    rows = {line for line in text.splitlines() if line.startswith("| `inference_operator_")}
+    assert rows == {
+        f"| `{metric.prometheus}` | {metric.kind} | {', '.join(f'`{one}`' for one in metric.attributes)} | "
+        f"{metric.description} |".replace("|  |", "| |")
+        for metric in names.METRICS
+    }
 
 
 def test_labels_are_escaped() -> None:
