@@ -17,7 +17,8 @@ import pytest
 
 from cluster import objects
 from cluster.kube.cluster import CommandFailed
-from cluster.stage import Release, Stage, Watch, restarts, sidecar, until
+from cluster.release import Release
+from cluster.stage import Stage, Watch, restarts, sidecar, until
 from inference_config.names import GROUP
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import objects
-from cluster.stage import Release, Stage, Watch, sidecar, until
+from cluster.release import Release
+from cluster.stage import Stage, Watch, sidecar, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
