@@ -61,17 +61,22 @@ class Release:
             self.installed = False
 
     def scale(self, deployment: str, replicas: int) -> None:
-        """To so many pods, and no other: one that drains still serves, and no Deployment counts it."""
+        """To so many pods, and no other."""
         where = f"--namespace={self.namespace}"
         self.cluster.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}", where)
         self.until_up(deployment)
-        selector = self.cluster.get("deployment", deployment, where)["spec"]["selector"]["matchLabels"]
-        labels = ",".join(f"{name}={value}" for name, value in selector.items())
+        self.until_alone(deployment)
+
+    def until_alone(self, deployment: str) -> None:
+        """There are no pods but those of now: one that drains still serves, and no Deployment counts it."""
+        where = f"--namespace={self.namespace}"
+        spec = self.cluster.get("deployment", deployment, where)["spec"]
+        labels = ",".join(f"{name}={value}" for name, value in spec["selector"]["matchLabels"].items())
 
         def pods() -> int:
             return len(self.cluster.get("pods", f"--selector={labels}", where)["items"])
 
-        until(f"{deployment} has {replicas} pods", lambda: pods() == replicas)
+        until(f"{deployment} has {spec['replicas']} pods", lambda: pods() == spec["replicas"])
 
     def until_up(self, deployment: str) -> None:
         """As many pods as there should be are Ready."""
@@ -119,6 +124,10 @@ class Release:
         """`helm test`, with what its pod said."""
         where = f"--namespace={self.namespace}"
         return self.cluster.helm("test", self.name, where, "--logs", f"--timeout={timeout_secs}s")
+
+    def said_by_test(self) -> str:
+        """By the pod of a `helm test` that did not succeed, which stays for that."""
+        return self.cluster.kubectl("logs", f"{self.name}-test", f"--namespace={self.namespace}")
 
     def logs(self) -> str:
         """Of operator and injectors."""
