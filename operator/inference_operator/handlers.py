@@ -8,7 +8,7 @@ objects. Of a Secret nothing is kept but that it changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, cast
@@ -18,16 +18,21 @@ import kopf
 from inference_config.names import GROUP
 
 from . import naming
-from .cluster import CONFIGS, NAMESPACES, PODS, Cluster, ClusterError
-from .reconcile import Key, Queue, Reconciler, Seen
+from .cluster import CONFIGS, NAMESPACES, PODS, Cluster, ClusterError, Resource
+from .reconcile import Key, Lag, Queue, Reconciler, Seen
 from .telemetry import LOGGER, Metrics
 
-WORKERS: Final = 4
+WORKERS: Final = 8
 RESYNC_SECS: Final = 300.0
 PROBE_SECS: Final = 20.0
 RETRY_SECS: Final = 2.0
 STALLED_PROBES: Final = 3
-"""So many probes in a row that find the watch behind the API server mean that it stands still."""
+"""So many probes in a row that find something the watch has not told since the one before mean that it stands
+still."""
+STEADY_SECS: Final = 60.0
+MAX_REASON: Final = 300
+MAX_BREAKS: Final = 5
+"""So many times in a row may kopf give up without having watched for STEADY_SECS, before the process does, too."""
 
 _UNSEEN_SECRETS: Final = (
     "helm.sh/release.v1",
@@ -68,7 +73,9 @@ class Watcher:
         metrics: Metrics,
         scope: Scope,
         pace: Pace,
+        take_signals: Callable[[], None] = lambda: None,
     ) -> None:
+        """`take_signals` puts the process's own signal handlers back: kopf takes their place when it starts."""
         self.stalled = False
         self.started = asyncio.Event()
         self._cluster = cluster
@@ -77,34 +84,61 @@ class Watcher:
         self._metrics = metrics
         self._scope = scope
         self._pace = pace
+        self._take_signals = take_signals
         self._queue: Queue[Key] = Queue()
+        self._lags = {CONFIGS: Lag(), PODS: Lag()}
         self._behind = 0
 
     async def run(self) -> None:
-        """Watch and reconcile until cancelled, or until kopf gives up."""
-        settings = _settings()
+        """Watch and reconcile until cancelled. Raises what kopf gave up for, where it does so again and again."""
         await self._learn()
         tasks = [asyncio.ensure_future(self._work()) for _ in range(WORKERS)]
-        tasks += [asyncio.ensure_future(self._resync()), asyncio.ensure_future(self._probe())]
-        watch = asyncio.ensure_future(
-            kopf.operator(
-                registry=self._registry(),
-                settings=settings,
-                clusterwide=self._scope.clusterwide,
-                namespaces=list(self._scope.namespaces),
-                standalone=True,
-                # Else kopf asks who the user is, and a container's user has a number and no name.
-                identity=cast(Any, naming.FIELD_MANAGER),
-            )
-        )
+        tasks += [asyncio.ensure_future(one) for one in (self._resync(), self._probe(), self._watch())]
         try:
-            done, _ = await asyncio.wait([watch, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (watch, *tasks):
-                task.cancel()
-            await asyncio.gather(watch, *tasks, return_exceptions=True)
+            await _ended(tasks)
+
+    async def _watch(self) -> None:
+        """kopf's watches, begun anew where it gives up: it does for answers that it does not expect, such as a plain
+        410 to a watch. It lists everything again then, so nothing is missed."""
+        breaks = 0
+        while True:
+            began = monotonic()
+            try:
+                await self._watch_once()
+            except Exception as error:
+                breaks = breaks + 1 if monotonic() - began < STEADY_SECS else 1
+                if breaks > MAX_BREAKS:
+                    raise
+                wait = RETRY_SECS * 2 ** (breaks - 1)
+                LOGGER.warning(
+                    "the watches broke off (%s: %s); beginning anew in %g s",
+                    type(error).__name__, str(error)[:MAX_REASON], wait,
+                )  # fmt: skip
+                await asyncio.sleep(wait)
+
+    async def _watch_once(self) -> None:
+        # kopf's own `operator` would also cancel whatever was begun beside it, when it ends.
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=_settings(),
+            clusterwide=self._scope.clusterwide,
+            namespaces=list(self._scope.namespaces),
+            standalone=True,
+            # Else kopf asks who the user is, and a container's user has a number and no name.
+            identity=cast(Any, naming.FIELD_MANAGER),
+        )
+        self._take_signals()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            raise RuntimeError("kopf ended")
+        finally:
+            await _ended(tasks)
 
     async def _learn(self) -> None:
         """See everything once before anything is done: watches start in no order, and half of a config's pods would
@@ -136,17 +170,26 @@ class Watcher:
         async def config(event: kopf.RawEvent, **_: Any) -> None:
             gone = event["type"] == "DELETED"
             obj = dict(event["object"])
-            self._add(self._seen.on_config(obj, gone=gone))
+            self._heard(CONFIGS, obj)
+            keys = list(self._seen.on_config(obj, gone=gone))
             if gone:
+                self._add(keys)
                 await self._tell_deleted(obj)
+            elif len(keys) > 1 or not self._reconciler.wrote(obj):
+                self._add(keys)
 
         @kopf.on.event("", "v1", "secrets", registry=registry)
-        async def secret(namespace: str | None, name: str | None, **_: Any) -> None:
-            self._add(self._seen.on_secret(namespace or "", name or ""))
+        async def secret(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
+            obj = dict(event["object"])
+            version = None if event["type"] == "DELETED" else _version(obj)
+            keys = self._seen.on_secret(namespace or "", name or "", version)
+            self._add(key for key in keys if not self._reconciler.knows(key, name or "", version))
 
         @kopf.on.event("", "v1", "pods", registry=registry)
         async def pod(event: kopf.RawEvent, **_: Any) -> None:
-            self._add(self._seen.on_pod(dict(event["object"]), gone=event["type"] == "DELETED"))
+            obj = dict(event["object"])
+            self._heard(PODS, obj)
+            self._add(self._seen.on_pod(obj, gone=event["type"] == "DELETED"))
 
         if self._scope.clusterwide:
 
@@ -156,13 +199,14 @@ class Watcher:
 
         return registry
 
+    def _heard(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+        self._lags[resource].told(obj["metadata"]["uid"], _version(obj))
+
     def _add(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._queue.add(key)
 
     async def _tell_deleted(self, obj: dict[str, Any]) -> None:
-        metadata = obj["metadata"]
-        self._metrics.forget(f"{metadata['namespace']}/{metadata['name']}")
         try:
             await self._reconciler.deleted(obj)
         except ClusterError as error:
@@ -187,14 +231,16 @@ class Watcher:
                 self._queue.done(key, again)
                 self._metrics.reconciled("done", monotonic() - began)
                 counts = self._reconciler.counts(key)
-                if counts is not None:
+                if counts is None:
+                    self._metrics.forget(str(key))
+                else:
                     self._metrics.pods(str(key), counts.model_dump())
 
     async def _resync(self) -> None:
         """Whatever was missed is made good, spread over time."""
         while True:
             await asyncio.sleep(self._pace.resync_secs)
-            self._reconciler.prune()
+            self._reconciler.refresh()
             keys = self._seen.every()
             for position, key in enumerate(keys):
                 self._queue.add(key, self._pace.resync_secs / 2 * position / max(len(keys), 1))
@@ -212,38 +258,47 @@ class Watcher:
             await asyncio.sleep(self._pace.probe_secs)
 
     async def _keeps_up(self) -> bool:
-        before = [obj for key in self._seen.every() if (obj := self._seen.config(key)) is not None]
-        there = await self._listed(CONFIGS)
-        known = {
-            (key.namespace, key.name): str(obj["metadata"].get("resourceVersion"))
-            for key in self._seen.every()
-            if (obj := self._seen.config(key)) is not None
-        }
-        # What was known before the list and is not in it is gone, though no watch has told: it may have been
-        # deleted between a list and a watch.
-        for metadata in (obj["metadata"] for obj in before):
-            if (metadata["namespace"], metadata["name"]) not in there:
-                self._add(self._seen.on_config({"metadata": metadata}, gone=True))
-        if there != known:
-            return False
-        pods = self._seen.injected()
-        there = await self._listed(PODS, labels=naming.INJECTED_LABEL)
-        for pod in pods:
-            if (pod.namespace, pod.name) not in there:
-                self._add(
-                    self._seen.on_pod({"metadata": {"namespace": pod.namespace, "uid": pod.uid}}, gone=True)
-                )
-        seen = {(pod.namespace, pod.name) for pod in self._seen.injected()}
-        return there.keys() <= seen
+        """Whether the watches have told all that was listed the time before. What they have not is taken from the
+        list of now, and what is not in it was let go without a word: between a list and a watch, say."""
+        late = 0
+        for resource, labels in ((CONFIGS, ""), (PODS, naming.INJECTED_LABEL)):
+            before = self._known(resource)
+            there = {obj["metadata"]["uid"]: obj for obj in await self._listed(resource, labels)}
+            versions = {uid: _version(obj) for uid, obj in there.items()}
+            known = {uid: _version(obj) for uid, obj in self._known(resource).items()}
+            for uid in self._lags[resource].listed(versions, known):
+                late += 1
+                self._take(resource, there[uid], gone=False)
+            for uid in before.keys() - there.keys():
+                self._take(resource, before[uid], gone=True)
+        return not late
 
-    async def _listed(self, resource: Any, labels: str = "") -> dict[tuple[str, str], str]:
+    def _known(self, resource: Resource) -> dict[str, dict[str, Any]]:
+        """What was told of, by uid, as little of it as is needed to let it go. Of a pod no version is kept."""
+        if resource is CONFIGS:
+            return self._seen.stubs()
+        return {
+            pod.uid: {"metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}}
+            for pod in self._seen.injected()
+        }
+
+    def _take(self, resource: Resource, obj: Mapping[str, Any], *, gone: bool) -> None:
+        take = self._seen.on_config if resource is CONFIGS else self._seen.on_pod
+        self._add(take(obj, gone=gone))
+
+    async def _listed(self, resource: Resource, labels: str) -> list[dict[str, Any]]:
         scopes: Sequence[str | None] = self._scope.namespaces or (None,)
-        found: dict[tuple[str, str], str] = {}
-        for namespace in scopes:
-            for obj in await self._cluster.items(resource, namespace, labels=labels):
-                metadata = obj["metadata"]
-                found[metadata["namespace"], metadata["name"]] = str(metadata.get("resourceVersion"))
-        return found
+        return [obj for scope in scopes for obj in await self._cluster.items(resource, scope, labels=labels)]
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _version(obj: Mapping[str, Any]) -> str:
+    return str(obj["metadata"].get("resourceVersion", ""))
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -258,4 +313,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     settings.watching.field_selectors["secrets"] = ",".join(f"type!={name}" for name in _UNSEEN_SECRETS)
     settings.queueing.idle_timeout = 1.0
+    settings.process.ultimate_exiting_timeout = (
+        None  # else an end of its watches is the process's, minutes later
+    )
     return settings

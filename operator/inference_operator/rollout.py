@@ -248,9 +248,12 @@ class _Tally:
         if isinstance(answer, Silence):
             self._silent.append((pod.name, answer.reason))
             self._nudge(pod, limit=1)
+        elif answer.refused is not None and answer.refused_revision == self._revision:
+            # Also where it has loaded that revision: a file beside it, such as a CA bundle, came later.
+            self._refusals.append((pod.name, answer.refused))
         elif answer.revision == self._revision:
             self._current += 1
-        elif answer.refused is not None and answer.refused_revision in (None, self._revision):
+        elif answer.refused is not None and answer.refused_revision is None:
             self._refusals.append((pod.name, answer.refused))
         else:
             self._stale.append(pod.name)

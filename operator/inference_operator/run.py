@@ -6,12 +6,11 @@ Enters: options. Leaves: an exit code. One of these is active in a cluster; noth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from inference_config import __version__
 
@@ -23,7 +22,7 @@ from .health import Health, serving
 from .reconcile import Reconciler, Seen
 from .rollout import MAX_ANSWER_BYTES
 from .sidecars import Sidecars
-from .telemetry import LOGGER, Metrics, configure
+from .telemetry import LOGGER, OPERATOR, Metrics, configure
 
 MIN_MINOR: Final = 29
 """Native sidecars are on by default from Kubernetes 1.29 on."""
@@ -42,16 +41,15 @@ class Options:
 
 
 async def run(options: Options) -> int:
-    """Run until SIGTERM or SIGINT. Raises InvalidObject where the defaults cannot be used."""
+    """Run until SIGTERM or SIGINT. Raises OperatorError where the defaults or the environment cannot be used."""
     configure()
     defaults = Defaults(options.defaults)
-    metrics = Metrics(__version__)
     seen = Seen()
     stopping = asyncio.Event()
-    with _stopped_by_signals(stopping):
+    with Metrics.told(__version__, OPERATOR) as metrics, _Signals(stopping) as signals:
         async with Cluster.connected() as cluster, Sidecars.asking(MAX_ANSWER_BYTES) as sidecars:
             reconciler = Reconciler(cluster, sidecars, seen, defaults)
-            watcher = Watcher(cluster, reconciler, seen, metrics, options.scope, options.pace)
+            watcher = Watcher(cluster, reconciler, seen, metrics, options.scope, options.pace, signals.take)
             trusted = asyncio.Event()
             health = Health(
                 alive=lambda: "a watch stands still" if watcher.stalled else None,
@@ -59,9 +57,8 @@ async def run(options: Options) -> int:
                 metrics=metrics.text,
             )
             async with serving(health, options.health_port):
-                watch = asyncio.ensure_future(watcher.run())
                 tasks = [
-                    watch,
+                    asyncio.ensure_future(watcher.run()),
                     asyncio.ensure_future(_checked_version(cluster)),
                     asyncio.ensure_future(_certificates(cluster, options.certificates, metrics, trusted)),
                 ]
@@ -70,7 +67,7 @@ async def run(options: Options) -> int:
                     "version": __version__, "namespaces": list(options.scope.namespaces) or "all",
                 }})  # fmt: skip
                 try:
-                    await _until_stopped(stop, watch, tasks)
+                    await _until_stopped(stop, tasks)
                 finally:
                     for task in (stop, *tasks):
                         task.cancel()
@@ -86,12 +83,10 @@ def _why_not_ready(watcher: Watcher, trusted: asyncio.Event) -> str | None:
     return None if watcher.started.is_set() else "the API server has not answered yet"
 
 
-async def _until_stopped(
-    stop: asyncio.Task[bool], watch: asyncio.Task[None], tasks: list[asyncio.Task[None]]
-) -> None:
-    """Until a signal comes. kopf takes the signals over once it runs, and ends by them: so the watch's end is one."""
-    pending: set[asyncio.Task[None]] = set(tasks)
-    while not (stop.done() or watch.done()):
+async def _until_stopped(stop: asyncio.Task[bool], tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Until a signal comes."""
+    pending = set(tasks)
+    while not stop.done():
         await asyncio.wait({stop, *pending}, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in pending if task.done()]:
             pending.discard(task)
@@ -121,14 +116,22 @@ async def _checked_version(cluster: Cluster) -> None:
         return
 
 
-@contextlib.contextmanager
-def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+class _Signals:
+    """SIGTERM and SIGINT set an event, for as long as this is entered."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+
+    def take(self) -> None:
+        """Have them, whoever had them before."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+
+    def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)

@@ -21,12 +21,11 @@ from cluster.harness.proxy import Proxy, writes
 from cluster.kube.cluster import Cluster
 from harness.admin import Admins
 from inference_operator import naming
-from inference_operator.cluster import EVENTS, WORKLOADS, Resource
+from inference_operator.cluster import EVENTS, WORKLOADS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SETS = WORKLOADS["ReplicaSet"]
-QUOTAS = Resource("v1", "resourcequotas")
 
 
 class Scene:
@@ -41,9 +40,7 @@ class Scene:
         place.config()
         self.admin = self.kubelet.pods["web-1"] = admins.add(revision="older")
         place.pod("web-1", self.admin)
-        quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-        place.api.create(QUOTAS, place.namespace, quota)
-        place.until(lambda: "status" in place.api.get(QUOTAS, place.namespace, "none"), "a quota in force")
+        place.refuse_pods()
         pod = bare_pod("waiting")
         template = {
             "metadata": {"labels": pod["metadata"]["labels"]},

@@ -87,6 +87,8 @@ class TestCounts:
             (Answer(BEFORE, "no", None), "refused"),
             (Answer(BEFORE, "no", "one even before"), "stale"),
             (Answer(NOW, "no", "one after"), "current"),
+            (Answer(NOW, "a CA file that came later", NOW), "refused"),
+            (Answer(NOW, "no", None), "current"),
             (Silence("timed out"), "unreachable"),
             (None, "unreachable"),
         ],

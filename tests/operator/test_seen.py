@@ -20,8 +20,11 @@ def versioned(obj: dict[str, Any], version: str, generation: int = 1) -> dict[st
     return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version, "generation": generation}}
 
 
-def config(name: str = "team", version: str = "1", generation: int = 1, **spec: Any) -> dict[str, Any]:
-    return versioned(config_object(name, **spec), version, generation)
+def config(
+    name: str = "team", version: str = "1", generation: int = 1, uid: str | None = None, **spec: Any
+) -> dict[str, Any]:
+    made = versioned(config_object(name, **spec), version, generation)
+    return made if uid is None else {**made, "metadata": {**made["metadata"], "uid": uid}}
 
 
 def pod(name: str = "web-1", *, of: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -61,6 +64,31 @@ def test_a_config_that_is_gone_concerns_its_neighbours_and_is_forgotten(seen: Se
     assert [one.name for one in seen.configs("shop")] == ["other"]
 
 
+def test_what_was_deleted_and_made_again_is_there_in_whatever_order_it_is_told(seen: Seen) -> None:
+    """The watch tells of the one that went and of its successor on two ways: neither waits for the other."""
+    successor = config(version="30", uid="uid-of-the-second")
+    list(seen.on_config(successor, gone=False))
+    assert list(seen.on_config(config(version="19"), gone=False)) == []
+    assert list(seen.on_config(config(version="20"), gone=True)) == []
+    assert seen.config(TEAM) == successor
+    assert seen.every() == [TEAM, OTHER]
+    assert set(seen.on_config(config(version="31", uid="uid-of-the-second"), gone=True)) == {TEAM, OTHER}
+
+
+def test_versions_that_are_no_numbers_are_taken_as_they_come(seen: Seen) -> None:
+    for version in ("b", "a", "9", ""):
+        list(seen.on_config(config(version=version), gone=False))
+        assert seen.config(TEAM) == config(version=version)
+
+
+def test_versions_of_secrets_are_kept_and_forgotten(seen: Seen) -> None:
+    list(seen.on_secret("shop", "openai", "7"))
+    assert seen.secret_version("shop", "openai") == "7"
+    assert seen.secret_version("elsewhere", "openai") is None
+    assert set(seen.on_secret("shop", "openai", None)) == {TEAM, OTHER}
+    assert seen.secret_version("shop", "openai") is None
+
+
 def test_a_config_that_cannot_be_read_is_kept_and_chosen_by_nobody(seen: Seen) -> None:
     broken = config("broken", sidecar={"logLevel": "loud"})
     list(seen.on_config(broken, gone=False))
@@ -75,10 +103,10 @@ def test_a_newer_version_is_read_anew(seen: Seen) -> None:
 
 
 def test_a_secret_concerns_those_that_name_it_and_the_one_that_it_is_rendered_from(seen: Seen) -> None:
-    assert set(seen.on_secret("shop", "openai")) == {TEAM, OTHER}
-    assert list(seen.on_secret("shop", naming.rendered_secret("other"))) == [OTHER]
-    assert list(seen.on_secret("shop", "unrelated")) == []
-    assert list(seen.on_secret("elsewhere", "openai")) == []
+    assert set(seen.on_secret("shop", "openai", "7")) == {TEAM, OTHER}
+    assert list(seen.on_secret("shop", naming.rendered_secret("other"), "7")) == [OTHER]
+    assert list(seen.on_secret("shop", "unrelated", "7")) == []
+    assert list(seen.on_secret("elsewhere", "openai", "7")) == []
 
 
 def test_a_pod_concerns_the_configs_that_it_counts_for(seen: Seen) -> None:

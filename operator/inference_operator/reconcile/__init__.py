@@ -13,7 +13,7 @@ import datetime
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,12 +26,13 @@ from ..cluster import CONFIGS, EVENTS, SECRETS, Cluster, ClusterError
 from ..errors import InvalidObject
 from ..sidecars import Sidecars
 from ..status import Fault, Findings
+from .lag import Lag
 from .observe import Observer
 from .queue import Queue
 from .seen import Key, Seen
 from .wake import wake
 
-__all__ = ["Key", "Queue", "Reconciler", "Seen"]
+__all__ = ["Key", "Lag", "Queue", "Reconciler", "Seen"]
 
 FIRST_LOOK_SECS: Final = 0.25
 """After a nudge: kubelet takes about as long to bring a Secret's new content into a pod."""
@@ -62,6 +63,16 @@ class _Written:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What `_write` worked from, and what came of it: none of it has to be read again while it stands."""
+
+    uid: str
+    generation: int
+    secrets: Mapping[str, str]
+    written: _Written
+
+
 class Reconciler:
     """Brings one config after the other to where it should be. One object for the whole process."""
 
@@ -74,6 +85,7 @@ class Reconciler:
         self._defaults = defaults
         self._observer = Observer(cluster, sidecars)
         self._told: dict[Key, _Told] = {}
+        self._bases: dict[Key, _Basis] = {}
         self._looks: dict[Key, int] = {}
 
     def counts(self, key: Key) -> crd.PodCounts | None:
@@ -81,9 +93,26 @@ class Reconciler:
         told = self._told.get(key)
         return None if told is None else told.status.pods
 
-    def prune(self) -> None:
-        """Forget what pods said that are gone."""
+    def refresh(self) -> None:
+        """Forget what pods said that are gone, and read every Secret again at the next turn, whatever was told."""
         self._observer.forget_but(self._seen.uids())
+        self._bases.clear()
+
+    def wrote(self, obj: Mapping[str, Any]) -> bool:
+        """Whether a config is as it was told last: its event is the echo of the operator's own status."""
+        metadata, current = crd.head(obj)
+        told = self._told.get(Key(metadata.namespace, metadata.name))
+        return (
+            told is not None
+            and told.uid == metadata.uid
+            and told.status == current
+            and current.observed_generation == metadata.generation
+        )
+
+    def knows(self, key: Key, secret: str, version: str | None) -> bool:
+        """Whether this version of a Secret is the one that the config was rendered from, or that it was written as."""
+        basis = self._bases.get(key)
+        return basis is not None and version is not None and basis.secrets.get(secret) == version
 
     async def reconcile(self, key: Key) -> float | None:
         """Do all that is to be done now. Returns seconds until the next look, None where events will tell.
@@ -93,6 +122,7 @@ class Reconciler:
         obj = self._seen.config(key)
         if obj is None:
             self._told.pop(key, None)
+            self._bases.pop(key, None)
             self._looks.pop(key, None)
             return None
         try:
@@ -100,7 +130,7 @@ class Reconciler:
         except InvalidObject as error:
             await self._tell_invalid(key, obj, error)
             return None
-        written = await self._write(config)
+        written = self._stands(key, config) or await self._write(key, config)
         found, again = await self._observe(key, config, written)
         await self._tell(key, config.metadata, config.status, found, config)
         return again
@@ -128,8 +158,20 @@ class Reconciler:
         configs, opted_in = self._seen.configs(namespace), self._seen.opted_in(namespace)
         await wake(self._cluster, config, configs, opted_in=opted_in, now=_now())
 
-    async def _write(self, config: crd.InferenceConfig) -> _Written:
+    def _stands(self, key: Key, config: crd.InferenceConfig) -> _Written | None:
+        """What was written last, where the watches tell the very versions that it came of."""
+        basis = self._bases.get(key)
+        if basis is None or (basis.uid, basis.generation) != (
+            config.metadata.uid,
+            config.metadata.generation,
+        ):
+            return None
+        told = {name: self._seen.secret_version(key.namespace, name) for name in basis.secrets}
+        return basis.written if told == basis.secrets else None
+
+    async def _write(self, key: Key, config: crd.InferenceConfig) -> _Written:
         """Read the key, render, and apply the rendered Secret where it differs."""
+        self._bases.pop(key, None)
         namespace, inference = config.metadata.namespace, config.spec.inference
         reference = inference.api_key_secret_ref
         source = None if reference is None else await self._cluster.get(SECRETS, namespace, reference.name)
@@ -141,17 +183,22 @@ class Reconciler:
             return _Written(rendering=Fault("NameTaken", message), versions=versions)
         standing = live is not None
         before = _Written(revision=_revision(live), standing=standing, versions=versions)
-        key = render.resolve_key(reference, source)
-        if isinstance(key, render.Unresolved):
-            return _replace(before, secrets=Fault(key.reason, key.message))
-        rendered = _rendered(config, key, live)
+        resolved = render.resolve_key(reference, source)
+        if isinstance(resolved, render.Unresolved):
+            return _replace(before, secrets=Fault(resolved.reason, resolved.message))
+        rendered = _rendered(config, resolved, live)
         if isinstance(rendered, render.Invalid):
             return _replace(before, rendering=Fault("Invalid", rendered.message))
         wanted = manifests.rendered_secret(config, rendered.files)
-        changed = live is None or not manifests.is_applied(wanted, live)
-        if changed:
-            await self._cluster.apply(SECRETS, wanted)
-        return _Written(None, None, rendered.digest, rendered.revision, True, changed, versions)
+        changed = False
+        if live is None or not manifests.is_applied(wanted, live):
+            live, changed = await self._cluster.apply(SECRETS, wanted), True
+        written = _Written(None, None, rendered.digest, rendered.revision, True, changed, versions)
+        secrets = {**versions, name: _version(live)}
+        self._bases[key] = _Basis(
+            config.metadata.uid, config.metadata.generation, secrets, replace(written, changed=False)
+        )
+        return written
 
     async def _observe(
         self, key: Key, config: crd.InferenceConfig, written: _Written

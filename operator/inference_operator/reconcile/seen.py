@@ -1,7 +1,7 @@
-"""What the watches have told so far: configs, the pods that matter, which namespaces opted in.
+"""What the watches have told so far: configs, the pods that matter, versions of Secrets, which namespaces opted in.
 
 Enters: events. Leaves: objects by name, and which configs an event may concern. Never a Secret's data: of Secrets
-only names pass through here. Must not ask anybody.
+only names and versions pass through here. Must not ask anybody.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from .. import crd, naming
 from ..errors import InvalidObject
 from ..rollout import Pod, pod_of
+from .lag import is_older
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,6 +34,7 @@ class Seen:
         self._configs: dict[str, dict[str, Mapping[str, Any]]] = {}
         self._parsed: dict[Key, tuple[str, crd.InferenceConfig]] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
+        self._secrets: dict[str, dict[str, str]] = {}
         self._opted_in: set[str] = set()
 
     def every(self) -> list[Key]:
@@ -64,9 +66,21 @@ class Seen:
             if pod.injected and naming.INJECTED_LABEL in pod.labels
         ]
 
+    def stubs(self) -> dict[str, dict[str, Any]]:
+        """All configs by uid, with nothing but their metadata."""
+        return {
+            str(obj["metadata"].get("uid", "")): {"metadata": obj["metadata"]}
+            for named in self._configs.values()
+            for obj in named.values()
+        }
+
     def uids(self) -> set[str]:
         """Of all pods that are kept."""
         return {uid for pods in self._pods.values() for uid in pods}
+
+    def secret_version(self, namespace: str, name: str) -> str | None:
+        """A Secret's resourceVersion as it was told last; None where nothing was, or it is gone."""
+        return self._secrets.get(namespace, {}).get(name)
 
     def opted_in(self, namespace: str) -> bool:
         """Whether the namespace asks for sidecars in all its pods."""
@@ -77,6 +91,9 @@ class Seen:
         metadata = obj["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         before = self._configs.get(key.namespace, {}).get(key.name)
+        # One that was deleted and its successor of the same name are two objects, told of in any order.
+        if before is not None and is_older(_version(obj), _version(before)):
+            return
         if gone:
             self._configs.get(key.namespace, {}).pop(key.name, None)
             self._parsed.pop(key, None)
@@ -88,8 +105,14 @@ class Seen:
                 Key(key.namespace, name) for name in self._configs.get(key.namespace, {}) if name != key.name
             )
 
-    def on_secret(self, namespace: str, name: str) -> Iterator[Key]:
-        """A Secret was added, changed or deleted: the configs that name it, and the one that it is rendered from."""
+    def on_secret(self, namespace: str, name: str, version: str | None) -> Iterator[Key]:
+        """A Secret was added, changed or deleted: the configs that name it, and the one that it is rendered from.
+        `version`: its resourceVersion, None where it is gone."""
+        versions = self._secrets.setdefault(namespace, {})
+        if version is None:
+            versions.pop(name, None)
+        else:
+            versions[name] = version
         for config in self._configs.get(namespace, {}):
             key = Key(namespace, config)
             read = self._read(key)
@@ -138,7 +161,7 @@ class Seen:
         obj = self.config(key)
         if obj is None:
             return None
-        version = str(obj["metadata"].get("resourceVersion", ""))
+        version = _version(obj)
         held = self._parsed.get(key)
         if held is None or held[0] != version:
             try:
@@ -147,6 +170,10 @@ class Seen:
                 return None
             self._parsed[key] = held
         return held[1]
+
+
+def _version(obj: Mapping[str, Any]) -> str:
+    return str(obj["metadata"].get("resourceVersion", ""))
 
 
 def _generation(obj: Mapping[str, Any]) -> object:

@@ -10,17 +10,19 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from cluster.harness.api import APPLY, Api
+from cluster.harness.api import APPLY, Api, Refused
 from harness.admin import Admin
 from harness.evidence import EVIDENCE
 from inference_config.names import REVISION_FILE
 from inference_operator import crd, naming
-from inference_operator.cluster import CONFIGS, EVENTS, PODS, SECRETS
+from inference_operator.cluster import CONFIGS, EVENTS, PODS, SECRETS, Resource
 from inference_operator.inject import Injected, inject
 
 SECS = 20.0
+QUOTAS = Resource("v1", "resourcequotas")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ class Place:
     def change(self, name: str = "team", **spec: Any) -> None:
         """Parts of the spec, merged."""
         self.api.merge(CONFIGS, self.namespace, name, {"spec": spec})
+
+    def refuse_pods(self) -> None:
+        """Keeps controllers from making pods, by a quota, as an injector does that refuses them."""
+        quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+        self.api.create(QUOTAS, self.namespace, quota)
+        self.until(self._pods_refused, "a quota in force")
+
+    def _pods_refused(self) -> bool:
+        """Admission hears of a quota by a watch of its own, some time after the quota has its status."""
+        try:
+            self.api.create(PODS, self.namespace, bare_pod("probe"))
+        except Refused as refused:
+            return refused.status == HTTPStatus.FORBIDDEN and "quota" in str(refused)
+        self.api.delete(PODS, self.namespace, "probe")
+        return False
 
     def seen(self, name: str = "team") -> dict[str, Any]:
         return self.api.get(CONFIGS, self.namespace, name)
