@@ -14,7 +14,7 @@ from cluster.kube import build
 Program = Callable[[str], Path]
 """What the fixture `program` is: `program("promtool")`."""
 
-RECIPES = {"prometheus": "prometheus", "promtool": "prometheus", "collector": "collector"}
+RECIPES = {"prometheus": "prometheus", "promtool": "prometheus", "collector": "collector", "helm": "helm"}
 
 
 @pytest.fixture(scope="session")

@@ -47,12 +47,8 @@ def tokens(entry: Entry) -> float:
 
 def cost(entry: Entry) -> float:
     special = entry.model.startswith("gpt-4")
-    prices = (
-        ("special_input_price", "special_output_price") if special else ("input_price", "output_price")
-    )
-    spent = (
-        (count or 0) * float(PRICES[price]) for count, price in zip(entry.tokens, prices, strict=True)
-    )
+    prices = ("special_input_price", "special_output_price") if special else ("input_price", "output_price")
+    spent = ((count or 0) * float(PRICES[price]) for count, price in zip(entry.tokens, prices, strict=True))
     return sum(spent) / 1e6
 
 
@@ -96,7 +92,7 @@ class Expected:
         self, by: tuple[str, ...], part: Callable[[Entry], bool], whole: Callable[[Entry], bool]
     ) -> Check:
         fields = tuple(FIELDS[label] for label in by)
-        wholes = self._ledger.count(*fields, of=lambda entry: whole(entry))
+        wholes = self._ledger.count(*fields, of=whole)
         parts = self._ledger.count(*fields, of=lambda entry: whole(entry) and part(entry))
         wanted = {key: parts.get(key, 0) / count for key, count in wholes.items()}
 

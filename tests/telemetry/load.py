@@ -224,9 +224,7 @@ class Load:
         )
         return self._entry(pod, operation, model, "completed", retries=retries, tokens=told)
 
-    def _failed(
-        self, pod: Pod, refusal: bytes, status: int, asked: str = CHAT, told: str = CHAT
-    ) -> Entry:
+    def _failed(self, pod: Pod, refusal: bytes, status: int, asked: str = CHAT, told: str = CHAT) -> Entry:
         scenario = self.upstream.plan([refusal])
         assert pod.sidecar.chat(scenario, model=asked).status == status
         retries = self._attempts(scenario) - 1
@@ -267,7 +265,9 @@ def pods(
                 k8s_workload_kind="deployment",
                 k8s_pod_name=name,
             )
-            running.append(Pod(namespace, workload, name, Sidecar(place / "config.yaml", key, environ=environ)))
+            running.append(
+                Pod(namespace, workload, name, Sidecar(place / "config.yaml", key, environ=environ))
+            )
         yield running
     finally:
         for pod in running:

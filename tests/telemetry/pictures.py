@@ -161,8 +161,7 @@ def rows(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
     names = organized["renameByName"]
     keys = [name for name in names if not name.startswith("Value #")]
     units = {
-        one["matcher"]["options"]: one["properties"][0]["value"]
-        for one in panel["fieldConfig"]["overrides"]
+        one["matcher"]["options"]: one["properties"][0]["value"] for one in panel["fieldConfig"]["overrides"]
     }
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     order: dict[tuple[str, ...], float] = {}
@@ -191,9 +190,7 @@ def rows(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
 
 def spread(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
     """A heatmap of a histogram's buckets."""
-    found = {
-        float(name.replace("+Inf", "inf")): dict(points) for name, points in over_time(panel, scene)
-    }
+    found = {float(name.replace("+Inf", "inf")): dict(points) for name, points in over_time(panel, scene)}
     bounds = sorted(found)
     times = sorted({at for points in found.values() for at in points})
     counts, below = [], dict.fromkeys(times, 0.0)

@@ -10,6 +10,7 @@ addresses, paths and how often, so that a test takes a minute. Must not answer f
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import subprocess
@@ -142,8 +143,6 @@ class Tempo:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
-                    import gzip
-
                     body = gzip.decompress(body)
                 request = ExportTraceServiceRequest()
                 if self.path == "/v1/traces":
@@ -263,7 +262,9 @@ def _collector(find: Find, folder: Path, prometheus: Prometheus, tempo: Tempo) -
     # Its own figures would want a port that another may have.
     quiet = folder / "quiet.yaml"
     quiet.write_text(yaml.safe_dump({"service": {"telemetry": {"metrics": {"level": "none"}}}}))
-    with process([str(find("collector")), f"--config={file}", f"--config={quiet}"], folder / "log") as running_:
+    with process(
+        [str(find("collector")), f"--config={file}", f"--config={quiet}"], folder / "log"
+    ) as running_:
 
         def listens() -> bool:
             assert running_.poll() is None, (folder / "log").read_text()[-3000:]

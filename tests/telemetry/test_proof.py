@@ -21,7 +21,18 @@ from inference_operator.telemetry import names as operator_names
 from inference_sidecar.telemetry import names
 from telemetry.boards import Target, condition, filled, rules, targets
 from telemetry.conftest import Program
-from telemetry.expected import ERROR, MODEL, NAMESPACE, OUTCOME, POD, TOKENS, WORKLOAD, Expected, failed, judged
+from telemetry.expected import (
+    ERROR,
+    MODEL,
+    NAMESPACE,
+    OUTCOME,
+    POD,
+    TOKENS,
+    WORKLOAD,
+    Expected,
+    failed,
+    judged,
+)
 from telemetry.load import OTHER_CHAT, UNKNOWN, Entry
 from telemetry.scene import Scene, played
 from telemetry.stack import Prometheus, until
@@ -175,7 +186,9 @@ class TestEveryAlert:
             (found,) = [one for one in group["rules"] if one["name"] == name]
             return dict(found)
 
-        assert until(lambda: rule()["health"] != "unknown" and rule(), f"{name} is evaluated")["health"] == "ok"
+        assert (
+            until(lambda: rule()["health"] != "unknown" and rule(), f"{name} is evaluated")["health"] == "ok"
+        )
         # More than a quarter of this load fails, and pods of the scene are stale, refused and unreachable.
         waiting = not name.startswith(("InferenceCertificate", "InferenceTimeToFirstToken"))
         assert until(lambda: bool(rule()["alerts"]) == waiting, f"{name} is pending: {waiting}")

@@ -76,7 +76,7 @@ def pods(name: str, state: str, lasting: str, severity: str, summary: str, descr
 def certificate(name: str, threshold: str, severity: str) -> Alert:
     return Alert(
         name,
-        f"(min by (certificate) ({q.CERTIFICATE_EXPIRY}) - time()) / 86400 < @{threshold}@",
+        f"(min by ({q.CERTIFICATE}) ({q.CERTIFICATE_EXPIRY}) - time()) / 86400 < @{threshold}@",
         "15m",
         severity,
         "The webhook's {{ $labels.certificate }} ends in {{ $value | humanize }} days.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from inference_operator.telemetry import names as operator_names
 from inference_sidecar.telemetry import names
 from inference_sidecar.telemetry.names import Metric, label
 
@@ -25,17 +26,16 @@ TOKENS: Final = label(names.TOKEN_TYPE)
 STATE: Final = label(names.STATE)
 OPERATION: Final = label(names.OPERATION)
 
-RECONCILES: Final = "inference_operator_reconciles_total"
-RECONCILE_DURATION: Final = "inference_operator_reconcile_duration_seconds"
-PODS: Final = "inference_operator_pods"
-ADMISSIONS: Final = "inference_operator_admissions_total"
-ADMISSION_DURATION: Final = "inference_operator_admission_duration_seconds"
-CERTIFICATE_EXPIRY: Final = "inference_operator_certificate_expiry_timestamp_seconds"
-OPERATOR: Final = (
-    RECONCILES, RECONCILE_DURATION, PODS, ADMISSIONS, ADMISSION_DURATION, CERTIFICATE_EXPIRY,
-)  # fmt: skip
-CONFIG_NAMESPACE: Final = "config_namespace"
-CONFIG: Final = "config"
+RECONCILES: Final = operator_names.RECONCILES.prometheus
+RECONCILE_DURATION: Final = operator_names.RECONCILE_DURATION.prometheus
+PODS: Final = operator_names.PODS.prometheus
+ADMISSIONS: Final = operator_names.ADMISSIONS.prometheus
+ADMISSION_DURATION: Final = operator_names.ADMISSION_DURATION.prometheus
+CERTIFICATE_EXPIRY: Final = operator_names.CERTIFICATE_EXPIRY.prometheus
+CONFIG_NAMESPACE: Final = operator_names.CONFIG_NAMESPACE
+CONFIG: Final = operator_names.CONFIG
+REASON: Final = operator_names.REASON
+CERTIFICATE: Final = operator_names.CERTIFICATE
 
 ENDED: Final = f'{OUTCOME}=~"completed|failed"'
 """Requests and streams that tell how the service does: a refusal is the app's mistake, a cancellation its will."""
