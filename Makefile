@@ -64,7 +64,7 @@ cluster-env: $(VENV)/installed-dev ## Print what a shell has to evaluate to use 
 cluster-down: $(VENV)/installed-dev ## Remove that cluster, and whatever killed test runs left.
 	@$(CLUSTER) down
 
-cluster-programs: $(VENV)/installed-dev ## Build what a cluster is made of, once for each version.
+cluster-programs: $(VENV)/installed-dev ## Build what a cluster and the tests of telemetry are made of, once for each version.
 	@$(CLUSTER) build
 
 dashboards: $(VENV)/installed-dev ## Write the dashboards and the alert rules, and the chart's copies of them.

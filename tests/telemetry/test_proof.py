@@ -155,6 +155,19 @@ class TestEveryQuery:
             assert math.isclose(value, other[labels], rel_tol=0.1, abs_tol=1e-6), labels
 
 
+    def test_has_no_value_that_is_none(self, scene: Scene, prometheus: Prometheus, target: Target) -> None:
+        """In a time of rest with a past: nothing moves, a share of nothing is no share, and no quantile is NaN."""
+        samples = prometheus.query(filled(target.expr, "2s"), scene.since + 2.5)
+        assert all(math.isfinite(value) for _, value in samples), samples
+        title = target.key[1]
+        if "rate(" in target.expr or "increase(" in target.expr:
+            assert all(value == 0 for _, value in samples), samples
+        if title.startswith(("Error rate", "Streams completed")) or "quantile" in target.expr:
+            assert not samples
+        if title in ("Errors by type", "Retries", "Refused"):
+            assert samples
+
+
 @pytest.mark.parametrize("name", list(rules()))
 class TestEveryAlert:
     def test_looks_at_what_there_is(self, scene: Scene, prometheus: Prometheus, name: str) -> None:

@@ -20,6 +20,10 @@ OWNERS: Final = f"{q.NAMESPACE}, {q.WORKLOAD}"
 WINDOW: Final = "5m"
 SCOPE: Final = q.Scope()
 
+FIRST_TOKENS: Final = SCOPE.rate(
+    names.TIME_TO_FIRST_TOKEN, by=f"{q.NAMESPACE}, {q.MODEL}, le", suffix="_bucket", over=WINDOW
+)
+
 WORKLOAD: Final = f"{{{{ $labels.{q.NAMESPACE} }}}}/{{{{ $labels.{q.WORKLOAD} }}}}"
 CONFIG: Final = f"InferenceConfig {{{{ $labels.{q.CONFIG_NAMESPACE} }}}}/{{{{ $labels.{q.CONFIG} }}}}"
 
@@ -103,7 +107,7 @@ ALERTS: Final = (
     ),
     Alert(
         "InferenceTimeToFirstTokenHigh",
-        f"{SCOPE.quantile(0.95, names.TIME_TO_FIRST_TOKEN, by=f'{q.NAMESPACE}, {q.MODEL}', over=WINDOW)}"
+        f"histogram_quantile(0.95, {FIRST_TOKENS})"
         f" > @timeToFirstTokenSeconds@ and on ({q.NAMESPACE}, {q.MODEL})"
         f" {enough(names.TIME_TO_FIRST_TOKEN, f'{q.NAMESPACE}, {q.MODEL}', '_count', '')}",
         "10m",

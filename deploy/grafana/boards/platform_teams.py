@@ -179,9 +179,9 @@ def operator() -> Row:
     return Row("Operator and injector", (
         (7, (
             series("Reconciles", "Per minute, by outcome.", "cpm", Query(f"60 * sum by ({q.OUTCOME}) (rate({q.RECONCILES}[{q.STEP}]))", f"{{{{{q.OUTCOME}}}}}"), stacked=True),
-            series("Duration of reconciles", "From the start of a reconcile to its end: median and p95.", "s", *(Query(f"histogram_quantile({at}, sum by (le) (rate({q.RECONCILE_DURATION}_bucket[{q.STEP}])))", f"p{at * 100:g}") for at in (0.5, 0.95))),
+            series("Duration of reconciles", "From the start of a reconcile to its end: median and p95.", "s", *(Query(q.quantile(at, f"sum by (le) (rate({q.RECONCILE_DURATION}_bucket[{q.STEP}]))"), f"p{at * 100:g}") for at in (0.5, 0.95))),
             series("Admissions", "Pods at admission per minute, by what became of them, and why where they did not get a sidecar.", "cpm", Query(f"60 * sum by ({q.OUTCOME}, {q.REASON}) (rate({q.ADMISSIONS}[{q.STEP}]))", f"{{{{{q.OUTCOME}}}}} {{{{{q.REASON}}}}}"), stacked=True),
-            series("Duration of admissions", "Median and p95. The API server waits for it whenever a pod is made.", "s", *(Query(f"histogram_quantile({at}, sum by (le) (rate({q.ADMISSION_DURATION}_bucket[{q.STEP}])))", f"p{at * 100:g}") for at in (0.5, 0.95))),
+            series("Duration of admissions", "Median and p95. The API server waits for it whenever a pod is made.", "s", *(Query(q.quantile(at, f"sum by (le) (rate({q.ADMISSION_DURATION}_bucket[{q.STEP}]))"), f"p{at * 100:g}") for at in (0.5, 0.95))),
             figure("Certificates end in", "Leaf and authority of the webhook. Renewed when two thirds of their life are over; without them no pod gets a sidecar.", "s", Query(f"min by ({q.CERTIFICATE}) ({q.CERTIFICATE_EXPIRY}) - time()", f"{{{{{q.CERTIFICATE}}}}}", ), steps=((None, RED), (3 * 86400.0, YELLOW), (14 * 86400.0, GREEN)), empty="No data"),
         )),
     ))  # fmt: skip

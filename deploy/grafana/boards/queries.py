@@ -82,10 +82,10 @@ class Scope:
     def quantile(
         self, fraction: float, metric: Metric, *matchers: str, by: str = "", over: str = STEP
     ) -> str:
-        """The quantile of a histogram."""
+        """The quantile of a histogram. Of nothing it would be NaN, which is no value to show."""
         labels = f"{by}, le" if by else "le"
         selected = self.select(metric, *matchers, suffix="_bucket")
-        return f"histogram_quantile({fraction}, sum by ({labels}) (rate({selected}[{over}])))"
+        return quantile(fraction, f"sum by ({labels}) (rate({selected}[{over}]))")
 
     def mean(self, metric: Metric, by: str = "", over: str = STEP) -> str:
         """The mean of a histogram; no value where there was none."""
@@ -110,6 +110,10 @@ class Scope:
             )
             for kind, price in zip((f'{TOKENS}="input"', f'{TOKENS}="output"'), prices, strict=True)
         )
+
+
+def quantile(fraction: float, buckets: str) -> str:
+    return f"histogram_quantile({fraction}, {buckets}) >= 0"
 
 
 def total(by: str) -> str:
