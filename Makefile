@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards manifests constraints clean
+.PHONY: help run test bench check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ cluster-programs: $(VENV)/installed-dev ## Build what a cluster and the tests of
 
 dashboards: $(VENV)/installed-dev ## Write the dashboards and the alert rules, and the chart's copies of them.
 	@$(BIN)/python deploy/grafana/generate.py
+
+pictures: $(VENV)/installed-dev ## Draw the dashboards from a run of the real parts, into docs/images (minutes).
+	@PYTHONPATH=tests $(BIN)/python -m telemetry.pictures $(ARGS)
 
 HELM ?= $(firstword $(wildcard .cache/cluster/bin/helm-*/helm) helm)
 manifests: $(VENV)/installed-dev dashboards ## Write what follows from the chart and the CRD: its README and schema, plain manifests (HELM=).

@@ -122,7 +122,7 @@ def lines(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
     axes.set_ylim(bottom=0)
     if found:
         axes.legend(
-            loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=4, fontsize=6.5, frameon=False,
+            loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=4 if panel["gridPos"]["w"] > 6 else 2, fontsize=6.5, frameon=False,
             handlelength=1, columnspacing=1, labelcolor=FAINT,
         )  # fmt: skip
     else:
@@ -158,7 +158,9 @@ def rows(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
     """A table."""
     axes.axis("off")
     (organized,) = [one["options"] for one in panel["transformations"] if one["id"] == "organize"]
-    names = organized["renameByName"]
+    names = dict(
+        sorted(organized["renameByName"].items(), key=lambda one: organized["indexByName"][one[0]])
+    )
     keys = [name for name in names if not name.startswith("Value #")]
     units = {
         one["matcher"]["options"]: one["properties"][0]["value"] for one in panel["fieldConfig"]["overrides"]

@@ -27,6 +27,9 @@ API = {"k8s_namespace_name": "search", "k8s_workload_name": "api"}
 CONFIG = {"config_namespace": "shop", "config": "openai"}
 DAY = 86400
 
+A_FEW = "0+0.5x60"
+"""One in two minutes, all the time."""
+
 Labels = Mapping[str, str]
 
 
@@ -102,13 +105,14 @@ CASES = [
     Case("every stream is cut", streams(WEB, failed=each_minute(9)), [("InferenceStreamCompletionLow", WEB)]),
     Case("streams are cut for five minutes only", streams(WEB, completed=each_minute(9), failed="0+9x5 45+0x55"), minute=12),
     Case("apps leave their streams", streams(WEB, completed=each_minute(5), cancelled=each_minute(50))),
-    Case("one of two streams is cut", streams(WEB, completed="0 0 0 0 0 1+0x50", failed="0 0 0 0 0 1+0x50"), minute=12),
+    Case("half of a few streams are cut", streams(WEB, completed=A_FEW, failed=A_FEW)),
     Case("another's streams are cut", [*streams(WEB, completed=each_minute(9)), *streams(API, failed=each_minute(9))], [("InferenceStreamCompletionLow", API)]),
     Case("one request in ten fails", requests(WEB, completed=each_minute(9), failed=each_minute(1)), [("InferenceErrorRateHigh", WEB)]),
     Case("one request in two fails", requests(WEB, completed=each_minute(5), failed=each_minute(5)), [("InferenceErrorRateHigh", WEB), ("InferenceErrorRateCritical", WEB)]),
     Case("every request fails", requests(WEB, failed=each_minute(9)), [("InferenceErrorRateHigh", WEB), ("InferenceErrorRateCritical", WEB)]),
     Case("apps make mistakes and leave", requests(WEB, completed=each_minute(9), refused=each_minute(50), cancelled=each_minute(50))),
-    Case("a single request fails", requests(WEB, failed="0 0 0 1+0x50"), minute=20),
+    Case("half of a few requests fail", requests(WEB, completed=A_FEW, failed=A_FEW)),
+    Case("a single request fails", requests(WEB, failed="0 0 0 1+0x50"), minute=9),
     Case("outside of Kubernetes", requests({}, failed=each_minute(9)), [("InferenceErrorRateHigh", {}), ("InferenceErrorRateCritical", {})]),
     Case("requests failed for a moment", requests(WEB, completed=each_minute(90), failed="0 0 90+0x58"), minute=8),
     Case("first tokens are slow for one model", [*first_tokens("gpt-4", {"10.0": 100, "20.0": 100, "+Inf": 100}), *first_tokens("o3", {"10.0": 80, "20.0": 100, "+Inf": 100})], [("InferenceTimeToFirstTokenHigh", {"k8s_namespace_name": "shop", "gen_ai_request_model": "o3"})]),
