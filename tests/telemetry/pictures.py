@@ -33,6 +33,8 @@ IMAGES = REPOSITORY / "docs" / "images"
 SECONDS = 300
 WINDOW = "30s"
 STEP = 5.0
+DOTS = 120
+"""Exemplars of a panel at most; Grafana leaves some out, too."""
 INK, FAINT, GRID = "#24292e", "#6a737d", "#e1e4e8"
 PALETTE = ("#7EB26D", "#EAB839", "#6ED0E0", "#EF843C", "#E24D42", "#1F78C1", "#BA43A9", "#705DA0")
 NAMED = {"green": "#56A64B", "red": "#E02F44", "blue": "#3274D9", "orange": "#FF780A", "purple": "#A352CC"}
@@ -112,7 +114,8 @@ def lines(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
             axes.plot(
                 [at for at, _ in points], [value for _, value in points], color=color, lw=1.3, label=label
             )
-    for at, value in exemplars(panel, scene):
+    points = sorted(exemplars(panel, scene))
+    for at, value in points[:: 1 + len(points) // DOTS]:
         axes.plot(at, value, marker="D", ms=2.5, color=PALETTE[5], alpha=0.5)
     top = axes.get_ylim()[1]
     for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]:
@@ -145,6 +148,7 @@ def number(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
         color = NAMED.get(steps[-1]["color"], steps[-1]["color"])
         where = (order + 0.5) / len(found)
         big = 20 if len(found) == 1 else 15
+        value = round(value, defaults["decimals"]) if defaults.get("decimals") == 0 else value
         axes.text(0.5, where, written(value, defaults["unit"]), size=big, weight="bold", color=color,
                   ha="center", va="center", transform=axes.transAxes)  # fmt: skip
         if len(found) > 1:
@@ -158,9 +162,7 @@ def rows(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
     """A table."""
     axes.axis("off")
     (organized,) = [one["options"] for one in panel["transformations"] if one["id"] == "organize"]
-    names = dict(
-        sorted(organized["renameByName"].items(), key=lambda one: organized["indexByName"][one[0]])
-    )
+    names = dict(sorted(organized["renameByName"].items(), key=lambda one: organized["indexByName"][one[0]]))
     keys = [name for name in names if not name.startswith("Value #")]
     units = {
         one["matcher"]["options"]: one["properties"][0]["value"] for one in panel["fieldConfig"]["overrides"]

@@ -40,7 +40,8 @@ class Operator:
 
 @dataclass
 class Scene:
-    """`since` and `at`: the two moments (Unix time); `ledger`, `rounds`, `reloads`: what was between them."""
+    """`since` and `at`: the two moments (Unix time); `ledger`, `rounds`, `reloads`: what was between them. `whole` and
+    `attempts`: from the start to the second."""
 
     stack: Stack
     load: Load
@@ -48,6 +49,8 @@ class Scene:
     since: float = 0
     at: float = 0
     ledger: Ledger = field(default_factory=Ledger)
+    whole: Ledger = field(default_factory=Ledger)
+    attempts: int = 0
     rounds: int = 0
     reloads: int = 0
     _reloaded: int = 0
@@ -128,7 +131,8 @@ def played(find: Find, folder: Path, rounds: int, pause: float) -> Iterator[Scen
             time.sleep(pause)
         scene.reload()
         scene.settled()
-        scene.ledger, scene.at = scene.load.ledger.since(mark), time.time()
+        scene.ledger, scene.whole = scene.load.ledger.since(mark), scene.load.ledger.since(0)
+        scene.attempts, scene.at = len(scene.load.upstream.exchanges), time.time()
         yield scene
 
 

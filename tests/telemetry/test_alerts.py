@@ -7,6 +7,7 @@ it is another's. Left out: that the series are what sidecars send (test_proof.py
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from telemetry.boards import ALERTS, rules
+from telemetry.boards import ALERTS, REPOSITORY, rules
 from telemetry.conftest import Program
 
 pytestmark = pytest.mark.timeout(900)
@@ -201,3 +202,22 @@ def test_tells_of_what(
 def test_every_rule_is_seen_to_fire() -> None:
     fired = {name for case in CASES for name, _ in case.fires}
     assert fired == set(rules())
+
+
+def test_the_docs_list_every_rule() -> None:
+    """With its severity and how long it waits; a threshold is a value of the chart."""
+    text = (REPOSITORY / "docs" / "grafana.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (Inference\w+) \| (\w+) \| (.+) \| `(\w+)` \|$", text, re.MULTILINE)
+    assert [name for name, *_ in listed] == list(rules())
+    values = yaml.safe_load((REPOSITORY / "helm" / "inference-sidecar" / "values.yaml").read_text())
+    thresholds = values["prometheusRule"]["thresholds"]
+    for name, told, when, threshold in listed:
+        assert told == severity(name)
+        written = (
+            f"{thresholds[threshold] * 100:g} %"
+            if 0 < thresholds[threshold] < 1
+            else f"{thresholds[threshold]:g} "
+        )
+        assert threshold == "pods" or written in f"{when} ", (name, written)
+        if " for " in when:
+            assert when.rpartition(" for ")[2].replace(" min", "m") == rules()[name]["for"]

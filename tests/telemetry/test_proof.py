@@ -73,7 +73,7 @@ class TestEveryCounter:
         by = ", ".join(labels)
         found = prometheus.query(f"sum by ({by}) ({metric}) > 0", scene.at)
         told = {tuple(one.get(label, "") for label in labels): value for one, value in found}
-        assert told == scene.load.ledger.count(*labels.values(), of=of)
+        assert told == scene.whole.count(*labels.values(), of=of)
 
     def test_of_requests(self, scene: Scene, prometheus: Prometheus) -> None:
         by = {
@@ -126,11 +126,11 @@ class TestEveryCounter:
         """What went up is what completed, failed or was left, and the retries."""
         up = f'{names.REQUESTS.prometheus}{{{OUTCOME}!="refused"}}'
         told = prometheus.query(f"sum({up}) + sum({names.RETRIES.prometheus})", scene.at)
-        assert told[0][1] == len(scene.load.upstream.exchanges)
+        assert told[0][1] == scene.attempts
 
     def test_no_name_that_a_client_made_up_is_a_label(self, scene: Scene, prometheus: Prometheus) -> None:
         models = prometheus.ask(f"label/{MODEL}/values")
-        assert set(models) == {entry.model for entry in scene.load.ledger.entries if entry.model}
+        assert set(models) == {entry.model for entry in scene.whole.entries if entry.model}
         assert UNKNOWN in models
         assert OTHER_CHAT in models
 
@@ -153,7 +153,6 @@ class TestEveryQuery:
         assert set(one) == set(other)
         for labels, value in one.items():
             assert math.isclose(value, other[labels], rel_tol=0.1, abs_tol=1e-6), labels
-
 
     def test_has_no_value_that_is_none(self, scene: Scene, prometheus: Prometheus, target: Target) -> None:
         """In a time of rest with a past: nothing moves, a share of nothing is no share, and no quantile is NaN."""
