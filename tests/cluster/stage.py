@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -70,8 +70,10 @@ class Release:
             self.installed = True  # what fails halfway has to be removed, too
             self._helm("install", *self._images())
 
-    def upgrade(self, *values: str) -> None:
-        self._helm("upgrade", "--reuse-values", *itertools.chain(*(("--set", value) for value in values)))
+    def upgrade(self, *values: str, texts: Iterable[str] = ()) -> None:
+        """`texts`: values that stay text, whatever they look like."""
+        flags = [*(("--set", value) for value in values), *(("--set-string", text) for text in texts)]
+        self._helm("upgrade", "--reuse-values", *itertools.chain(*flags))
 
     def rollback(self) -> None:
         self.cluster.helm("rollback", self.name, f"--namespace={self.namespace}", "--wait", "--timeout=120s")

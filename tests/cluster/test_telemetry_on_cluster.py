@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 REPLICAS = 2
 CALLS = 4
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-SOON = "1e3"
-"""A second, in milliseconds, and no number to Helm: a variable's value is a text."""
+SOON = "1000"
+"""A second."""
 KEY, TOKEN = EVIDENCE.new_key(), EVIDENCE.new_key()
 
 Json = dict[str, Any]
@@ -104,7 +104,7 @@ def collector(release: Release, stage: Stage) -> Collector:
     for component in ("operator", "injector"):
         for number, (name, value) in enumerate(variables.items()):
             values += [f"{component}.env[{number}].name={name}", f"{component}.env[{number}].value={value}"]
-    release.upgrade(*values)
+    release.upgrade(texts=values)
     return Collector(stage)
 
 
