@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from cluster import objects
-from cluster.stage import Release, Stage, sidecar, until
+from cluster.release import Release
+from cluster.stage import Stage, sidecar, until
 from harness.evidence import EVIDENCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
