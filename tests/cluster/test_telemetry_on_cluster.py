@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from cluster import objects
-from cluster.stage import Release, Stage, sidecar, until
+from cluster.release import Release
+from cluster.stage import Stage, sidecar, until
 from harness.evidence import EVIDENCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -25,8 +26,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 REPLICAS = 2
 CALLS = 4
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-SOON = "1e3"
-"""A second, in milliseconds, and no number to Helm: a variable's value is a text."""
+SOON = "1000"
+"""A second."""
 KEY, TOKEN = EVIDENCE.new_key(), EVIDENCE.new_key()
 
 Json = dict[str, Any]
@@ -104,7 +105,7 @@ def collector(release: Release, stage: Stage) -> Collector:
     for component in ("operator", "injector"):
         for number, (name, value) in enumerate(variables.items()):
             values += [f"{component}.env[{number}].name={name}", f"{component}.env[{number}].value={value}"]
-    release.upgrade(*values)
+    release.upgrade(texts=values)
     return Collector(stage)
 
 

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from inference_operator.telemetry.metrics import CLOSE_SECS, NOT_SCRAPED
 from inference_operator.telemetry.setting import Export, export_of
 
 BOTH = Export(scraped=True, otlp=True)
+OFTEN = replace(BOTH, interval_ms=50)
 
 
 class Receiver:
@@ -162,11 +164,8 @@ class TestNumbers:
         assert receiver.samples() == page
         assert len(page) == 1 + 2 + 14 + 4 + 2 + 13 + 1
 
-    def test_of_a_config_that_is_gone_are_gone(
-        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
-        metrics = Metrics("1", export=BOTH)
+    def test_of_a_config_that_is_gone_are_gone(self, receiver: Receiver) -> None:
+        metrics = Metrics("1", export=OFTEN)
         metrics.pods("shop/team", {"current": 3})
         receiver.until(lambda: any("pods" in name for name in receiver.samples()))
         metrics.forget("shop/team")
@@ -217,12 +216,9 @@ class TestHeaders:
 
 
 class TestTrouble:
-    def test_is_told_once_and_so_is_its_end(
-        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
-    ) -> None:
-        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    def test_is_told_once_and_so_is_its_end(self, receiver: Receiver, log: io.StringIO) -> None:
         receiver.status = 403
-        metrics = Metrics("1", export=BOTH)
+        metrics = Metrics("1", export=OFTEN)
         receiver.until(lambda: len(receiver.requests) >= 4)
         receiver.status = 200
         receiver.until(lambda: len(receiver.requests) >= 8)
@@ -233,12 +229,9 @@ class TestTrouble:
             ("info", "the OTLP receiver takes metrics again", None),
         ]
 
-    def test_of_a_receiver_that_hangs_waits_for_nobody(
-        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    def test_of_a_receiver_that_hangs_waits_for_nobody(self, receiver: Receiver) -> None:
         receiver.gate.clear()
-        metrics = Metrics("1", export=BOTH)
+        metrics = Metrics("1", export=OFTEN)
         receiver.until(lambda: bool(receiver.requests))
         began = time.monotonic()
         for _ in range(100):
@@ -292,6 +285,9 @@ class TestSetting:
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, BOTH),
             ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "https://c/m", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, BOTH),
             ({"OTEL_METRICS_EXPORTER": "otlp"}, Export(scraped=False, otlp=True)),
+            ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "1000", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "100"},
+             Export(scraped=False, otlp=True, interval_ms=1000, timeout_ms=100)),
+            ({"OTEL_METRIC_EXPORT_INTERVAL": "0"}, Export()),
             ({"OTEL_METRICS_EXPORTER": " Prometheus , otlp"}, BOTH),
             ({"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}, Export()),
             ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, Export(scraped=False)),
@@ -309,6 +305,8 @@ class TestSetting:
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4318"}, "found no URL of http or https"),
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:x"}, "OTEL_EXPORTER_OTLP_ENDPOINT: no valid URL"),
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "found grpc; valid: http/protobuf"),
+            ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL: found 0; valid: milliseconds"),
+            ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TIMEOUT": "10"}, "OTEL_EXPORTER_OTLP_TIMEOUT: found 10; valid: milliseconds"),
             ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"),
         ],
     )  # fmt: skip

@@ -148,8 +148,8 @@ def number(axes: Axes, panel: dict[str, Any], scene: Scene) -> None:
         color = NAMED.get(steps[-1]["color"], steps[-1]["color"])
         where = (order + 0.5) / len(found)
         big = 20 if len(found) == 1 else 15
-        value = round(value, defaults["decimals"]) if defaults.get("decimals") == 0 else value
-        axes.text(0.5, where, written(value, defaults["unit"]), size=big, weight="bold", color=color,
+        shown = round(value) if defaults.get("decimals") == 0 else value
+        axes.text(0.5, where, written(shown, defaults["unit"]), size=big, weight="bold", color=color,
                   ha="center", va="center", transform=axes.transAxes)  # fmt: skip
         if len(found) > 1:
             axes.text(0.5, where - 0.2, legend(panel["targets"][0], labels), size=7, color=FAINT,

@@ -14,13 +14,18 @@ from typing import Any, Final
 
 import requests
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import Metric, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    Metric,
+    MetricExporter,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.util.re import parse_env_headers
 from prometheus_client import CollectorRegistry, generate_latest
 
 from .logs import LOGGER
-from .setting import HEADERS, first_of
+from .setting import HEADERS, Export, first_of
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -58,19 +63,20 @@ class _Scraped(PrometheusMetricReader):
         super()._receive_metrics(_completed(metrics_data, self._produce()), timeout_millis, **kwargs)
 
 
-def pushed(produce: Produce) -> PeriodicExportingMetricReader:
-    """Sends OTLP as the standard variables say, each OTEL_METRIC_EXPORT_INTERVAL (ms; a minute) and at the end."""
+def pushed(export: Export, produce: Produce) -> PeriodicExportingMetricReader:
+    """Sends OTLP, from time to time and at the end. Where to and with what, the standard variables say."""
     # Protobuf and the exporter are 3 MB that a process without an endpoint need not have.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
     _check_headers()
-    return _Pushed(OTLPMetricExporter(session=_Session()), produce)
+    exporter = OTLPMetricExporter(session=_Session(), timeout=export.timeout_ms / 1000)
+    return _Pushed(exporter, export.interval_ms, produce)
 
 
 class _Pushed(PeriodicExportingMetricReader):
-    def __init__(self, exporter: Any, produce: Produce) -> None:
+    def __init__(self, exporter: MetricExporter, interval_ms: int, produce: Produce) -> None:
         self._produce = produce  # first: the thread begins in the parent's constructor
-        super().__init__(exporter)
+        super().__init__(exporter, interval_ms)
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any

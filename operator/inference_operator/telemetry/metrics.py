@@ -38,7 +38,7 @@ class Metrics:
         self._expires: dict[str, float] = {}
         self._page = Page(self._pods_now) if export.scraped else None
         readers: list[sdk.MetricReader] = [self._page.reader] if self._page else []
-        readers += [pushed(self._pods_now)] if export.otlp else []
+        readers += [pushed(export, self._pods_now)] if export.otlp else []
         # Without a shutdown at exit: that one would wait for half a minute, whatever `close` did.
         self._provider = MeterProvider(readers, resource(service, version), shutdown_on_exit=False)
         meter = self._provider.get_meter(names.SCOPE, version)

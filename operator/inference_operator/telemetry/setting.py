@@ -1,7 +1,7 @@
 """The standard OTEL_* variables → what a process tells, and how.
 
 Enters: an environment. Leaves: `Export`, or a refusal that names the variable and never its value where that may hold
-a secret. Knows nothing of OpenTelemetry's library, which reads headers, timeouts and the like by itself.
+a secret. Knows nothing of OpenTelemetry's library, which reads headers, certificates and the like by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ EXPORTERS: Final = "OTEL_METRICS_EXPORTER"
 # Of two names the first is that of metrics alone, and goes before the one of all signals.
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+TIMEOUTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 HEADERS: Final = ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 
 _PROTOCOL: Final = "http/protobuf"
@@ -31,10 +33,12 @@ class UnusableTelemetry(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """`scraped`: at /metrics. `otlp`: sent by OTLP over HTTP, from time to time."""
+    """`scraped`: at /metrics. `otlp`: sent by OTLP over HTTP, each `interval_ms`, given up after `timeout_ms`."""
 
     scraped: bool = True
     otlp: bool = False
+    interval_ms: int = 60_000
+    timeout_ms: int = 3000
 
 
 def export_of(environ: Mapping[str, str]) -> Export:
@@ -50,15 +54,27 @@ def export_of(environ: Mapping[str, str]) -> Export:
     if "none" in named:
         return Export(scraped=False)
     _, endpoint = first_of(ENDPOINTS, environ)
-    export = Export("prometheus" in named, "otlp" in named) if named else Export(otlp=bool(endpoint))
-    if export.otlp:
-        _check(environ)
-    return export
+    scraped, otlp = ("prometheus" in named, "otlp" in named) if named else (True, bool(endpoint))
+    if not otlp:
+        return Export(scraped)
+    _check(environ)
+    timeout, _ = first_of(TIMEOUTS, environ)
+    # Milliseconds, as the specification says. The library takes seconds, so less than 100 is what was meant for it.
+    return Export(scraped, otlp, _millis(INTERVAL, environ, 60_000, 1), _millis(timeout, environ, 3000, 100))
 
 
 def first_of(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, str]:
     """The first of `names` that is set, and its value; two empty texts where none is."""
     return next(((name, environ[name]) for name in names if environ.get(name)), ("", ""))
+
+
+def _millis(name: str, environ: Mapping[str, str], default: int, least: int) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise UnusableTelemetry(f"{name}: found {text}; valid: milliseconds, a whole number from {least} on")
+    return int(text)
 
 
 def _check(environ: Mapping[str, str]) -> None:
