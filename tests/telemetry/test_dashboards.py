@@ -115,6 +115,7 @@ class TestEveryDashboard:
         for panel in panels(shown):
             assert len(panel["description"]) > 20, panel["title"]
             assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+            assert panel["options"], panel["title"]
             if panel["type"] in ("timeseries", "stat"):
                 assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
                 assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]

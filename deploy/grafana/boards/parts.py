@@ -183,6 +183,7 @@ def traces(title: str, description: str, traceql: str) -> table.Panel:
         .description(description)
         .datasource(TEMPO)
         .no_value("No traces")
+        .show_header(True)
         .with_target(
             tempo.TempoQuery().query_type("traceql").query(traceql).limit(20).ref_id("A").datasource(TEMPO)
         )
