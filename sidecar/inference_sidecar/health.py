@@ -100,8 +100,8 @@ def health(state: State, figures: Figures, checker: Checker, current: Callable[[
     )
 
 
-def admin_routes(state: State, figures: Figures) -> list[Route]:
-    """/livez, /readyz, /status and /metrics."""
+def admin_routes(state: State, figures: Figures, metrics_off: str | None = None) -> list[Route]:
+    """/livez, /readyz, /status and /metrics; `metrics_off` says why the last is not there."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -113,6 +113,8 @@ def admin_routes(state: State, figures: Figures) -> list[Route]:
         return JSONResponse(state.status())
 
     async def metrics(_: Request) -> Response:
+        if metrics_off is not None:
+            return PlainTextResponse(f"Not served: {metrics_off}.\n", 404)
         return Response(exposition(figures, __version__), headers={"content-type": CONTENT_TYPE})
 
     return [

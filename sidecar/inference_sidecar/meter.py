@@ -64,6 +64,11 @@ class Meter:
     def __init__(self, endpoint: Endpoint, started: float, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.id: str | None = None
+        self.fingerprint: str | None = None
+        self.service_tier: str | None = None
+        self.first_chunk: float | None = None
+        """When the first event with data came, `[DONE]` aside, on the clock of `now`."""
         self.first_token: float | None = None
         """When the first output came, on the clock of `now`."""
         self.errored = False
@@ -107,6 +112,8 @@ class Meter:
         if data.startswith(b"[DONE]"):
             self._done = True
             return _DONE
+        if self.first_chunk is None:
+            self.first_chunk = now
         found = _parse(data)
         if found is None:
             return _NOTHING
@@ -233,13 +240,22 @@ class Meter:
         total = _count(usage.get("total_tokens"))
         if prompt is not None or completion is not None or total is not None:
             prompt, completion = prompt or 0, completion or 0
-            self.usage = Usage(prompt, completion, prompt + completion if total is None else total)
+            self.usage = Usage(
+                prompt,
+                completion,
+                prompt + completion if total is None else total,
+                _detail(usage, "cached_tokens", "prompt_tokens_details", "input_tokens_details"),
+                _detail(usage, "reasoning_tokens", "completion_tokens_details", "output_tokens_details"),
+            )
         return True
 
     def _read_model(self, found: dict[str, Any]) -> None:
         model = found.get("model")
         if model and isinstance(model, str):
             self.model = model[:_MAX_WORD]
+            self.id = _word(found.get("id"))
+            self.fingerprint = _word(found.get("system_fingerprint"))
+            self.service_tier = _word(found.get("service_tier"))
 
 
 def add_stats(event: Event, stats_json: bytes) -> bytes:
@@ -305,6 +321,16 @@ def _count(value: Any) -> int | None:
 def _first(usage: dict[str, Any], *names: str) -> int | None:
     counts = (_count(usage.get(name)) for name in names)
     return next((count for count in counts if count is not None), None)
+
+
+def _detail(usage: dict[str, Any], name: str, *places: str) -> int | None:
+    """A figure of the usage's details, which chat and responses keep in places of different names."""
+    details = next((found for place in places if isinstance(found := usage.get(place), dict)), None)
+    return None if details is None else _count(details.get(name))
+
+
+def _word(value: Any) -> str | None:
+    return value[:_MAX_WORD] if value and isinstance(value, str) else None
 
 
 def _ending(response: Any, status: str) -> str:
