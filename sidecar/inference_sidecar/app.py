@@ -33,7 +33,7 @@ class House:
         server = loaded.config.server
         self.telemetry = telemetry
         self.live = Live(source, loaded, telemetry.tracing)
-        self.figures = Figures()
+        self.figures = Figures(self.live.reloads, self.live.connections)
         self.checker = Checker(self._current)
         self.live.on_swap = self.checker.ask
         self.state = State(self._status)
@@ -42,7 +42,9 @@ class House:
             self._current, self._door, self.figures, server.max_concurrent_requests, telemetry.tracing
         )
         self.api: ASGIApp = self._api()
-        self.admin: ASGIApp = Starlette(routes=admin_routes(self.state, self.figures, telemetry.metrics_off))
+        self.admin: ASGIApp = Starlette(
+            routes=admin_routes(self.state, self.figures, telemetry.settings.resource, telemetry.metrics_off)
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

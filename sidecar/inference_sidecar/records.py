@@ -6,7 +6,7 @@ Units are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the upstream reported them; never an estimate.
+    """Tokens as the upstream reported them; never an estimate. A sort that it did not report is 0 and says so.
 
     `cached_tokens` are part of the prompt's, `reasoning_tokens` of the completion's; None where not reported.
     """
@@ -103,6 +103,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_reported: bool = True
+    completion_reported: bool = True
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
@@ -123,16 +125,29 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """All gaps between a stream's chunks, as a histogram: `counts` has one for each bound that the meter was given
+    (a bound belongs to the bucket below it) and one for what is longer."""
+
+    counts: tuple[int, ...]
+    total_s: float
+    least_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStats:
     """The spec's `stream_stats`, beside what the figures need of a stream.
 
-    `intervals_ms` are the gaps between chunks, at most the first few thousand.
+    `first_gaps_s` are the gaps between chunks, at most the first few thousand; `gaps` are all of them, None where
+    there is none.
     """
 
     duration_ms: float
     chunks_sent: int
     avg_chunk_interval_ms: float
-    intervals_ms: tuple[float, ...] = ()
+    first_gaps_s: Sequence[float] = ()
+    gaps: Gaps | None = None
 
 
 class End(enum.StrEnum):
@@ -161,7 +176,10 @@ class Outcome:
 
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
     `Reason`, an `UpstreamError.code`, `upstream_http_<status>` or `upstream_error_event`.
-    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival.
+    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival; those of the
+    first chunk and of the first token are of when a stream's came from the upstream.
+    `model_configured`: the configuration itself has this model's name. `operation` and `provider` are
+    `telemetry.names`' words; where the embedded upstream answers there is no server.
     `retries` are the waits between attempts. `response_id`, `fingerprint` and `service_tier` are the answer's own.
     `trace`: ids of the trace and of the `chat {model}` span in hex, where the trace is kept; else None.
     """
@@ -201,3 +219,13 @@ class Outcome:
     response_id: str | None = None
     fingerprint: str | None = None
     service_tier: str | None = None
+    model_configured: bool = False
+
+    @property
+    def pace(self) -> tuple[int, float] | None:
+        """Of a stream whose usage was reported: output tokens after the first, and the seconds that they took."""
+        if not self.streamed or self.usage is None or self.first_token_s is None:
+            return None
+        seconds = self.duration_s - self.first_token_s
+        tokens = self.usage.completion_tokens - 1
+        return (tokens, seconds) if tokens > 0 and seconds > 0 else None

@@ -115,6 +115,7 @@ class Course:
             provider=provider,
             server_address=target.host if has_server else None,
             server_port=target.port if has_server else None,
+            model_configured=self.request.model in runtime.named_models,
             trace=self.trace.kept if self.trace is not None else None,
             retries=tuple(self.attempts.retries),
             parameters=self.request.parameters,

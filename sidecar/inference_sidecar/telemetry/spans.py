@@ -37,6 +37,8 @@ Attributes = dict[str, AttributeValue]
 _ROOT: Final = Context()
 _W3C: Final = TraceContextTextMapPropagator()
 _MAX_HEADER: Final = 512
+_MAX_NAME: Final = 256
+"""Of a model's name, which is the app's to choose."""
 _CLIENT_FAULTS: Final = range(400, 500)
 
 
@@ -188,7 +190,7 @@ class Trace:
                 content.tell(attributes, outcome.endpoint, request, answer)
         else:
             attributes[told.OPERATION] = operation
-        span.update_name(operation if outcome.model is None else f"{operation} {outcome.model}")
+        span.update_name(operation if outcome.model is None else f"{operation} {outcome.model[:_MAX_NAME]}")
         span.set_attributes(_with_error(attributes, outcome))
         if outcome.end is not End.COMPLETED:
             span.set_status(_status(outcome))
@@ -238,7 +240,7 @@ def _status(outcome: Outcome) -> Status:
 
 def _tell_request(attributes: Attributes, outcome: Outcome) -> None:
     if outcome.model is not None:
-        attributes[names.REQUEST_MODEL] = outcome.model
+        attributes[names.REQUEST_MODEL] = outcome.model[:_MAX_NAME]
     attributes[told.REQUEST_STREAM] = outcome.streaming
     if outcome.choices != 1:
         attributes[told.REQUEST_CHOICES] = outcome.choices
@@ -263,8 +265,8 @@ def _tell_answer(attributes: Attributes, outcome: Outcome) -> None:
     }
     if usage is not None:
         values |= {
-            told.INPUT_TOKENS: usage.prompt_tokens,
-            told.OUTPUT_TOKENS: usage.completion_tokens,
+            told.INPUT_TOKENS: usage.prompt_tokens if usage.prompt_reported else None,
+            told.OUTPUT_TOKENS: usage.completion_tokens if usage.completion_reported else None,
             told.CACHED_TOKENS: usage.cached_tokens,
             told.REASONING_TOKENS: usage.reasoning_tokens,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,10 +34,16 @@ class Wire:
     """One transport, with a count of what is open on it."""
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, key: object, tracing: Tracing | None = None
+        self,
+        transport: httpx.AsyncBaseTransport,
+        key: object,
+        usage: Callable[[], tuple[int, int]],
+        tracing: Tracing | None = None,
     ) -> None:
-        """`key` is equal for configurations that may share this wire. `tracing` None: attempts have no spans."""
+        """`key` is equal for configurations that may share this wire. `usage` counts the transport's connections:
+        those in use, and those that are idle. `tracing` None: attempts have no spans."""
         self.key = key
+        self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
         self._way = transport if tracing is None else TracedTransport(transport, tracing)
@@ -61,6 +67,11 @@ class Wire:
         """No new generation uses this wire: close it as soon as nothing is open on it."""
         self._retired = True
         self._close_if_unused()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was retired and what was open on it has ended."""
+        return self._closing is not None
 
     async def aclose(self) -> None:
         """Close now, whatever is open."""
@@ -113,7 +124,7 @@ def wire_for(
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
-        return Wire(EchoTransport(), key, tracing)
+        return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
     transport = PoolTransport(
         ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
         connect_timeout=http.connect_timeout_secs,
@@ -122,7 +133,7 @@ def wire_for(
         max_connections=http.max_connections,
         proxy=_proxy(target.origin, environ),
     )
-    return Wire(transport, key, tracing)
+    return Wire(transport, key, lambda: transport.usage, tracing)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:
