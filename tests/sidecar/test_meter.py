@@ -288,7 +288,9 @@ def test_stream_stats_are_the_figures_of_the_spec() -> None:
 
 def test_what_comes_first_is_a_chunk_whether_it_can_be_read_or_not() -> None:
     made = Meter(CHAT, 0.0)
-    for number, one in enumerate((Event(b": hi\n\n", "", None), event(b"[DONE]"), event(b"no JSON"), chunk())):
+    for number, one in enumerate(
+        (Event(b": hi\n\n", "", None), event(b"[DONE]"), event(b"no JSON"), chunk())
+    ):
         made.event(one, float(number))
 
     assert made.first_chunk == 2.0

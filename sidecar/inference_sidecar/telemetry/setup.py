@@ -41,13 +41,10 @@ class Telemetry:
         self._resource: Resource | None = None
         if settings.traces is None and settings.metrics is None:
             return
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  see the module's docstring
-
-        from .export import silence  # noqa: PLC0415
+        from .export import resource_of, silence  # noqa: PLC0415  see the module's docstring
 
         silence()
-        # Made by hand: detectors would add what nobody asked for, and one of them runs a command.
-        self._resource = Resource({**_SDK, **settings.resource})
+        self._resource = resource_of(settings.resource)
         if settings.traces is not None:
             self._trace()
 
@@ -107,6 +104,8 @@ class Telemetry:
         os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http"
         from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransport  # noqa: PLC0415
         from opentelemetry.metrics import NoOpMeterProvider  # noqa: PLC0415
+        from opentelemetry.propagate import set_global_textmap  # noqa: PLC0415
+        from opentelemetry.propagators.composite import CompositePropagator  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
@@ -117,29 +116,33 @@ class Telemetry:
         assert settings.traces is not None
         assert self._resource is not None
         silent = NoOpMeterProvider()
+        sampler = _sampler(settings.sampler, settings.ratio)
+        # What goes upstream is the configuration's to say (`upstream.traced`), not the instrumentation's.
+        set_global_textmap(CompositePropagator([]))
         provider = TracerProvider(
-            sampler=_sampler(settings.sampler, settings.ratio),
+            sampler=sampler,
             resource=self._resource,
             shutdown_on_exit=False,
             meter_provider=silent,
         )
-        provider.add_span_processor(
-            BatchSpanProcessor(
-                SpanExport(settings.traces),
-                max_queue_size=settings.batch.queue,
-                schedule_delay_millis=settings.batch.delay_ms,
-                max_export_batch_size=settings.batch.size,
-                meter_provider=silent,
-            )
+        processor = BatchSpanProcessor(
+            SpanExport(settings.traces),
+            max_queue_size=settings.batch.queue,
+            schedule_delay_millis=settings.batch.delay_ms,
+            max_export_batch_size=settings.batch.size,
+            meter_provider=silent,
         )
+        provider.add_span_processor(processor)
         self._shutdowns.append(provider.shutdown)
 
         def observe(transport: Any) -> Any:
             return AsyncOpenTelemetryTransport(transport, tracer_provider=provider, meter_provider=silent)
 
         self.tracing = Tracing(
-            provider.get_tracer("inference_sidecar", settings.resource["service.version"]),
-            observe,
+            sampler=sampler,
+            resource=self._resource,
+            finish=processor.on_end,
+            observe=observe,
             traceparent=settings.traceparent,
             content=settings.content,
         )
@@ -162,6 +165,3 @@ def _sampler(name: str, ratio: float) -> Sampler:
         case _:
             root = sampling.TraceIdRatioBased(ratio)
     return sampling.ParentBased(root) if name.startswith("parentbased_") else root
-
-
-_SDK: Final = {"telemetry.sdk.language": "python", "telemetry.sdk.name": "opentelemetry"}

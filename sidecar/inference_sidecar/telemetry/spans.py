@@ -1,9 +1,11 @@
 """Spans of one request: SERVER at the app's edge, CLIENT for the call, and below it one for each attempt.
 
-Enters: the app's headers, and at the end the `Outcome`. Leaves: spans, each ended exactly once, in `end`; what they
-tell is put on them there, in one go, so that a request pays for it once and an unsampled one never.
-Imported only where traces are exported. Must not hold a span current across an await of somebody else's, but for an
-attempt's, whose instrumentation asks for it.
+Enters: the app's headers, and at the end the `Outcome`. Leaves: spans. A request has its ids from its beginning, and
+what happens on the way is in its `Outcome`: so the first two spans are made once, whole, in `end`. They cannot be left
+open, a request that is not sampled makes none, and one that is pays a fifth of what the SDK's own would cost, which
+take every attribute through a lock and a check. An attempt's is made by the instrumentation of its transport.
+Imported only where traces are exported. Must not hold a span current across a `yield`, or an await of others' code but
+for an attempt's, whose instrumentation asks for it.
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ from typing import Any, Final
 
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
-    Span,
+    NonRecordingSpan,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
-    Tracer,
+    TraceFlags,
     get_current_span,
     set_span_in_context,
 )
@@ -36,67 +43,105 @@ Attributes = dict[str, AttributeValue]
 
 _ROOT: Final = Context()
 _W3C: Final = TraceContextTextMapPropagator()
+_IDS: Final = RandomIdGenerator()
+_KEPT: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
+_UNKEPT: Final = TraceFlags(TraceFlags.RANDOM_TRACE_ID)
 _MAX_HEADER: Final = 512
 _MAX_NAME: Final = 256
-"""Of a model's name, which is the app's to choose."""
 _CLIENT_FAULTS: Final = range(400, 500)
+_FINE: Final = Status(StatusCode.UNSET)
 
 
 class Tracing:
     """What every request's spans have in common. `traceparent`: the app's is taken. `content`: messages are told."""
 
     def __init__(
-        self, tracer: Tracer, observe: Callable[[Any], Any], *, traceparent: bool, content: bool
+        self,
+        *,
+        sampler: Sampler,
+        resource: Resource,
+        finish: Callable[[ReadableSpan], None],
+        observe: Callable[[Any], Any],
+        traceparent: bool,
+        content: bool,
     ) -> None:
-        """`observe` wraps a transport so that each request on it makes a span, below the current one."""
+        """`finish` takes ended spans and never blocks. `observe` wraps a transport of httpx's older interface so
+        that each request on it makes a span below the current one."""
         self.observe = observe
         self.content = content
-        self._tracer = tracer
+        self.finish = finish
+        self.resource = resource
+        self.scope = InstrumentationScope("inference_sidecar", str(resource.attributes["service.version"]))
+        self._sampler = sampler
         self._traceparent = traceparent
 
     def begin(self, headers: Headers) -> Trace:
         """A request came. Header names are in lower case."""
-        parent = self._parent(headers) if self._traceparent else _ROOT
-        return Trace(self, self._tracer, self._tracer.start_span("HTTP", parent, SpanKind.SERVER), headers)
+        parents = [value for name, value in headers if name == b"traceparent"] if self._traceparent else ()
+        context = self._context(parents[0], headers) if len(parents) == 1 else _ROOT
+        parent = get_current_span(context).get_span_context() if context is not _ROOT else None
+        if parent is not None and not parent.is_valid:
+            parent = None
+        trace_id = _IDS.generate_trace_id() if parent is None else parent.trace_id
+        result = self._sampler.should_sample(context, trace_id, "HTTP", SpanKind.SERVER)
+        sampled = result.decision is Decision.RECORD_AND_SAMPLE
+        flags = _KEPT if sampled else _UNKEPT
+        if parent is not None and not parent.trace_flags.random_trace_id:
+            flags = TraceFlags(flags & ~TraceFlags.RANDOM_TRACE_ID)
+        own = SpanContext(trace_id, _IDS.generate_span_id(), False, flags, result.trace_state)
+        return Trace(self, own, parent, headers)
 
-    def _parent(self, headers: Headers) -> Context:
-        """What the app's traceparent says; two of them, or one that is malformed, say nothing."""
-        parents = [value for name, value in headers if name == b"traceparent"]
-        if len(parents) != 1:
+    @staticmethod
+    def _context(traceparent: bytes, headers: Headers) -> Context:
+        """What the app's header says; one that is malformed says nothing."""
+        if len(traceparent) > _MAX_HEADER:
             return _ROOT
-        carrier = {
-            "traceparent": [parents[0].decode("latin-1")],
-            "tracestate": [value.decode("latin-1") for name, value in headers if name == b"tracestate"],
-        }
-        if len(carrier["traceparent"][0]) > _MAX_HEADER or sum(map(len, carrier["tracestate"])) > _MAX_HEADER:
-            carrier["tracestate"] = []
-        return _W3C.extract({name: value for name, value in carrier.items() if value}, _ROOT)
+        carrier = {"traceparent": [traceparent.decode("latin-1")]}
+        states = [value.decode("latin-1") for name, value in headers if name == b"tracestate"]
+        if states and sum(map(len, states)) + len(states) - 1 <= _MAX_HEADER:
+            carrier["tracestate"] = states
+        return _W3C.extract(carrier, _ROOT)
 
 
 class Trace:
-    """One request's spans. `recording`: they are kept; where not, nothing is worked out for them."""
+    """One request's spans. `recording`: they are kept, and `end` has not been called; where not, nothing is worked
+    out for them."""
 
-    __slots__ = ("_call", "_headers", "_sent", "_server", "_tracer", "_tracing", "recording")
+    __slots__ = (
+        "_began",
+        "_call",
+        "_call_began",
+        "_context",
+        "_headers",
+        "_parent",
+        "_sent",
+        "_tracing",
+        "recording",
+    )
 
-    def __init__(self, tracing: Tracing, tracer: Tracer, server: Span, headers: Headers) -> None:
-        self.recording = server.is_recording()
+    def __init__(
+        self, tracing: Tracing, context: SpanContext, parent: SpanContext | None, headers: Headers
+    ) -> None:
+        self.recording = context.trace_flags.sampled
         self._tracing = tracing
-        self._tracer = tracer
+        self._context = context
+        self._parent = parent
         self._headers = headers
-        self._server = server
-        self._call: Span | None = None
+        self._began = time.time_ns()
+        self._call: SpanContext | None = None
+        self._call_began = 0
         self._sent = 0
 
     @property
     def ids(self) -> tuple[str, str]:
         """Ids of the trace and of the innermost span that lasts as long as the request, in hex."""
-        context = (self._call or self._server).get_span_context()
+        context = self._call or self._context
         return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
     @property
     def kept(self) -> tuple[str, str] | None:
         """The ids where the trace is sampled, else None."""
-        return self.ids if self._server.get_span_context().trace_flags.sampled else None
+        return self.ids if self._context.trace_flags.sampled else None
 
     @property
     def content(self) -> bool:
@@ -106,14 +151,17 @@ class Trace:
     def goes_up(self) -> None:
         """The request may go up: the call begins."""
         if self.recording and self._call is None:
-            self._call = self._tracer.start_span(
-                "call", set_span_in_context(self._server, _ROOT), SpanKind.CLIENT
+            mine = self._context
+            self._call = SpanContext(
+                mine.trace_id, _IDS.generate_span_id(), False, mine.trace_flags, mine.trace_state
             )
+            self._call_began = time.time_ns()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Around one attempt: its span is made by the transport's instrumentation, below the call's."""
-        token = contexts.attach(set_span_in_context(self._call or self._server, _ROOT))
+        parent = NonRecordingSpan(self._call or self._context)
+        token = contexts.attach(set_span_in_context(parent, _ROOT))
         try:
             yield
         finally:
@@ -134,24 +182,34 @@ class Trace:
     def upward(self) -> Headers:
         """traceparent and tracestate for the upstream: the attempt's where there is one, else the request's own."""
         current = get_current_span().get_span_context()
-        return _lines(current if current.is_valid else self._server.get_span_context())
+        return _lines(current if current.is_valid else self._context)
 
     def end(self, outcome: Outcome, request: bytes = b"", answer: bytes = b"") -> None:
-        """The request has ended: tell all of it, and end its spans. `request` and `answer` are content, without
-        the key; empty where content is not wanted."""
+        """The request has ended: its spans are made. `request` and `answer` are content, without the key; empty
+        where content is not wanted."""
         if not self.recording:
             return
         self.recording = False
         now = time.time_ns()
-        route = told.route(outcome.endpoint, outcome.path)
-        attributes = self._of_server(outcome, route)
         if self._call is not None:
             self._end_call(self._call, outcome, now, request, answer)
-        self._server.update_name(f"{_method(outcome)} {route}")
-        self._server.set_attributes(attributes)
-        if outcome.end is not End.COMPLETED and outcome.status not in _CLIENT_FAULTS:
-            self._server.set_status(_status(outcome))
-        self._server.end(now)
+        route = told.route(outcome.endpoint, outcome.path)
+        name = f"{_method(outcome)} {route}"
+        failed = outcome.end is not End.COMPLETED and outcome.status not in _CLIENT_FAULTS
+        self._finish(
+            name, SpanKind.SERVER, self._context, self._parent, self._began, now,
+            self._of_server(outcome, route), (), _status(outcome) if failed else _FINE,
+        )  # fmt: skip
+
+    def _finish(
+        self, name: str, kind: SpanKind, context: SpanContext, parent: SpanContext | None, began: int, now: int,
+        attributes: Attributes, events: tuple[Event, ...], status: Status,
+    ) -> None:  # fmt: skip
+        span = ReadableSpan(
+            name, context, parent, self._tracing.resource, attributes, events, (), kind, None, status,
+            began, now, self._tracing.scope,
+        )  # fmt: skip
+        self._tracing.finish(span)
 
     def _of_server(self, outcome: Outcome, route: str) -> Attributes:
         attributes: Attributes = {
@@ -164,18 +222,17 @@ class Trace:
         }
         if outcome.status:
             attributes[told.HTTP_STATUS] = outcome.status
-        agent = next((value for name, value in self._headers if name == b"user-agent"), None)
-        if agent is not None:
-            attributes[told.USER_AGENT] = agent[:_MAX_HEADER].decode("latin-1")
+        for name, value in self._headers:
+            if name == b"user-agent":
+                attributes[told.USER_AGENT] = value[:_MAX_HEADER].decode("latin-1")
+                break
         return _with_error(attributes, outcome)
 
-    def _end_call(self, span: Span, outcome: Outcome, now: int, request: bytes, answer: bytes) -> None:
+    def _end_call(
+        self, context: SpanContext, outcome: Outcome, now: int, request: bytes, answer: bytes
+    ) -> None:
         operation = outcome.operation
-        attributes: Attributes = {
-            told.REQUEST_ID: outcome.request_id,
-            told.ATTEMPTS: outcome.attempts,
-            told.OUTCOME: outcome.end.value,
-        }
+        attributes: Attributes = {told.ATTEMPTS: outcome.attempts, told.OUTCOME: outcome.end.value}
         if outcome.server_address is not None and outcome.server_port is not None:
             attributes[names.SERVER_ADDRESS] = outcome.server_address
             attributes[names.SERVER_PORT] = outcome.server_port
@@ -190,16 +247,18 @@ class Trace:
                 content.tell(attributes, outcome.endpoint, request, answer)
         else:
             attributes[told.OPERATION] = operation
-        span.update_name(operation if outcome.model is None else f"{operation} {outcome.model[:_MAX_NAME]}")
-        span.set_attributes(_with_error(attributes, outcome))
-        if outcome.end is not End.COMPLETED:
-            span.set_status(_status(outcome))
-        self._tell_events(span, outcome, now)
-        span.end(now)
+        name = operation if outcome.model is None else f"{operation} {outcome.model[:_MAX_NAME]}"
+        self._finish(
+            name, SpanKind.CLIENT, context, self._context, self._call_began, now,
+            _with_error(attributes, outcome), _events(outcome, now),
+            _FINE if outcome.end is End.COMPLETED else _status(outcome),
+        )  # fmt: skip
 
-    @staticmethod
-    def _tell_events(span: Span, outcome: Outcome, now: int) -> None:
-        """What happened on the way, at the time at which it did."""
+
+def _events(outcome: Outcome, now: int) -> tuple[Event, ...]:
+    """What happened on the way, at the time at which it did."""
+    events = []
+    if outcome.retries:
         monotonic = time.monotonic()
         for retry in outcome.retries:
             about: Attributes = {
@@ -207,14 +266,14 @@ class Trace:
                 told.RETRY_WAIT: retry.wait_s,
                 told.RETRY_REASON: retry.why,
             }
-            span.add_event(told.RETRY_EVENT, about, now - int((monotonic - retry.at) * 1e9))
-        if outcome.first_chunk_s is not None:
-            since = outcome.duration_s - outcome.first_chunk_s
-            span.add_event(told.FIRST_CHUNK_EVENT, None, now - int(since * 1e9))
-        end: Attributes = {told.OUTCOME: outcome.end.value}
-        if outcome.stream is not None:
-            end[told.CHUNKS] = outcome.stream.chunks_sent
-        span.add_event(told.END_EVENT, end, now)
+            events.append(Event(told.RETRY_EVENT, about, now - int((monotonic - retry.at) * 1e9)))
+    if outcome.first_chunk_s is not None:
+        since = outcome.duration_s - outcome.first_chunk_s
+        events.append(Event(told.FIRST_CHUNK_EVENT, None, now - int(since * 1e9)))
+    if outcome.stream is not None:
+        end: Attributes = {told.OUTCOME: outcome.end.value, told.CHUNKS: outcome.stream.chunks_sent}
+        events.append(Event(told.END_EVENT, end, now))
+    return tuple(events)
 
 
 def _method(outcome: Outcome) -> str:
