@@ -171,6 +171,16 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """Content of one request, where traces tell it: the body that went up, and the first bytes that came down, as
+    they were, compressed or not. `mask` takes the key out of a text."""
+
+    request: bytes
+    answer: bytes
+    mask: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One finished request, whole: what the log line, the figures and the traces are made from.
 

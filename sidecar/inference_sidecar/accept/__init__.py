@@ -112,7 +112,7 @@ class Accept:
             self._figures.record(outcome)
             log_outcome(outcome, ids_of(trace))
             if trace is not None:
-                trace.end(outcome, *exchange.content())
+                trace.end(outcome, exchange.said())
         return None
 
 

@@ -82,9 +82,8 @@ class Course:
         has_server = provider != "echo"
 
         def masked(text: str | None) -> str | None:
-            return text and runtime.mask(text.encode("utf-8", "surrogatepass")).decode(
-                "utf-8", "surrogatepass"
-            )
+            # Half of a surrogate pair, which JSON can escape, would spoil a whole batch of spans or metrics.
+            return text and runtime.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
         return Outcome(
             request_id=self.request_id,

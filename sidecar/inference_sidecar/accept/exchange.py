@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import models, relay, respond, validate
 from ..errors import BadBody, ClientGone, UpstreamError
-from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal
+from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal, Said
 from ..runtime import Located
 from ..telemetry import Figures, debug, debugging
 from ..upstream import Answer, Call, Upstream
@@ -232,12 +232,10 @@ class Exchange:
         """The whole of it, after the end."""
         return self.course.outcome(time.monotonic(), self._down, self._runtime)
 
-    def content(self) -> tuple[bytes, bytes]:
-        """What was asked and what was answered, without the key; empty where traces tell no content."""
-        if self._down.kept is None:
-            return b"", b""
-        mask = self._runtime.mask
-        return mask(self.course.request.original), mask(bytes(self._down.kept))
+    def said(self) -> Said | None:
+        """What was asked and what was answered; None where traces tell no content."""
+        kept = self._down.kept
+        return None if kept is None else Said(self.course.request.original, bytes(kept), self._runtime.mask)
 
     async def _tell(self, reply: respond.Reply, message: str, code: str) -> None:
         """Tell the app of a failure in the best way that is left: an answer, an event, a cut connection."""

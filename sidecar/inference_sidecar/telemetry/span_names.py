@@ -109,12 +109,17 @@ def parameter(name: str, value: object) -> str | int | float | tuple[str, ...] |
     """A parameter's value as an attribute, bounded; None where it is of no use as one."""
     if name in _LISTS:
         words = value if isinstance(value, list) else [value]
-        return tuple(word[:_MAX_WORD] for word in words[:_MAX_LIST] if isinstance(word, str)) or None
+        return tuple(_word(word) for word in words[:_MAX_LIST] if isinstance(word, str)) or None
     if isinstance(value, str):
-        return value[:_MAX_WORD]
+        return _word(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if name in _FRACTIONS:
         return float(value) if abs(value) < _MAX_NUMBER else None
     # An attribute's integer has 64 bits.
     return int(value) if abs(value) < _MAX_NUMBER else None
+
+
+def _word(text: str) -> str:
+    """Bounded, and without halves of surrogate pairs: one would spoil a whole batch."""
+    return text[:_MAX_WORD].encode("utf-8", "replace").decode()

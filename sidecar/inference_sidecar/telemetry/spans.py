@@ -35,9 +35,10 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from ..records import End, Headers, Outcome
+from ..records import End, Headers, Outcome, Said
 from . import content, names
 from . import span_names as told
+from .logs import LOGGER
 
 Attributes = dict[str, AttributeValue]
 
@@ -184,15 +185,22 @@ class Trace:
         current = get_current_span().get_span_context()
         return _lines(current if current.is_valid else self._context)
 
-    def end(self, outcome: Outcome, request: bytes = b"", answer: bytes = b"") -> None:
-        """The request has ended: its spans are made. `request` and `answer` are content, without the key; empty
-        where content is not wanted."""
+    def end(self, outcome: Outcome, said: Said | None = None) -> None:
+        """The request has ended: its spans are made. `said` is None where content is not wanted."""
         if not self.recording:
             return
         self.recording = False
         now = time.time_ns()
-        if self._call is not None:
-            self._end_call(self._call, outcome, now, request, answer)
+        try:
+            if self._call is not None:
+                self._end_call(self._call, outcome, now, said)
+            self._end_server(outcome, now)
+        except Exception:  # noqa: BLE001  the edge of telemetry: what it cannot tell must not hurt a request
+            LOGGER.exception(
+                "a trace could not be told", extra={"fields": {"request_id": outcome.request_id}}
+            )
+
+    def _end_server(self, outcome: Outcome, now: int) -> None:
         route = told.route(outcome.endpoint, outcome.path)
         name = f"{_method(outcome)} {route}"
         failed = outcome.end is not End.COMPLETED and outcome.status not in _CLIENT_FAULTS
@@ -228,9 +236,7 @@ class Trace:
                 break
         return _with_error(attributes, outcome)
 
-    def _end_call(
-        self, context: SpanContext, outcome: Outcome, now: int, request: bytes, answer: bytes
-    ) -> None:
+    def _end_call(self, context: SpanContext, outcome: Outcome, now: int, said: Said | None) -> None:
         operation = outcome.operation
         attributes: Attributes = {told.ATTEMPTS: outcome.attempts, told.OUTCOME: outcome.end.value}
         if outcome.server_address is not None and outcome.server_port is not None:
@@ -243,8 +249,8 @@ class Trace:
             attributes[names.PROVIDER] = outcome.provider
             _tell_request(attributes, outcome)
             _tell_answer(attributes, outcome)
-            if request:
-                content.tell(attributes, outcome.endpoint, request, answer)
+            if said is not None:
+                content.tell(attributes, outcome.endpoint, said)
         else:
             attributes[told.OPERATION] = operation
         name = operation if outcome.model is None else f"{operation} {outcome.model[:_MAX_NAME]}"
