@@ -166,9 +166,7 @@ class _Reading:
         if (compression or "none").lower() not in ("none", "gzip", "deflate"):
             self._problem(compression_name, shown(compression, masked=False), "gzip, deflate or none")
         return Signal(
-            endpoint=endpoint
-            if whole
-            else f"{(endpoint or DEFAULT_ENDPOINT).rstrip('/')}/v1/{signal.lower()}",
+            endpoint=endpoint if whole else _below(endpoint or DEFAULT_ENDPOINT, f"/v1/{signal.lower()}"),
             headers=self._headers(*self._of(signal, "HEADERS")),
             timeout_s=min(timeout, self._number(bound, 30_000, LEAST_TIMEOUT_MS)) / 1000,
             compression=(compression or "none").lower(),
@@ -334,6 +332,15 @@ def public_url(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = "" if parts.port is None else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _below(url: str, path: str) -> str:
+    """The URL of one signal below that of all; one that cannot be read comes back, and is told as a problem."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return parts._replace(path=parts.path.rstrip("/") + path).geturl()
 
 
 def _where(signal: Signal | None) -> str:

@@ -86,7 +86,9 @@ class _Session(requests.Session):
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
-            response = super().request(*args, **{**kwargs, "stream": True})
+            # Given for one request, the authorities go before those of REQUESTS_CA_BUNDLE; the session's own do not.
+            verify = {} if self.verify is True else {"verify": self.verify}
+            response = super().request(*args, **{**kwargs, **verify, "stream": True})
             response.raw.read(_MAX_ANSWER)
             response.close()
         except Exception as error:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from .spans import Tracing
 
-END_SECS: Final = 3.0
-"""What export may take at the end of the process, all signals together."""
+END_SECS: Final = 2.5
+"""What export may take at the end of the process, all signals together: the whole exit has 3 s for it."""
 _SNAPSHOT_SECS: Final = 1.0
 
 
