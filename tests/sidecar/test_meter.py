@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -138,10 +139,10 @@ def test_no_event_and_no_document_raises(endpoint: Endpoint, values: list[Any], 
     [
         (USAGE, Usage(10, 50, 60)),
         ({"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}, Usage(3, 4, 7)),
-        ({"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 8)),
+        ({"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 8, completion_reported=False)),
         ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4, 7)),
-        ({"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 5)),
-        ({"prompt_tokens": -1, "completion_tokens": 4}, Usage(0, 4, 4)),
+        ({"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 5, completion_reported=False)),
+        ({"prompt_tokens": -1, "completion_tokens": 4}, Usage(0, 4, 4, prompt_reported=False)),
         ({"prompt_tokens": True, "completion_tokens": 2.5, "total_tokens": "9"}, None),
         ({"prompt_tokens": 10**30}, None),
         ({}, None),
@@ -328,6 +329,19 @@ def test_gaps_are_those_of_a_plain_count(some: list[float], lead: int, looked_at
     assert list(stats.gaps.counts) == counts
     assert stats.gaps.total_s == pytest.approx(sum(gaps))
     assert (stats.gaps.least_s, stats.gaps.most_s) == (min(gaps), max(gaps))
+
+
+def test_memory_does_not_grow_with_a_stream() -> None:
+    made = Meter(CHAT, 0.0, gap_bounds=BOUNDS)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            made.sent(number / 100)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 100 * MAX_GAPS, "what is kept one by one and what is put aside, sorted once in a while"
 
 
 def test_a_stream_of_one_chunk_has_no_gap() -> None:

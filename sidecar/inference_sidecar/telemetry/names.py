@@ -24,6 +24,7 @@ SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 OUTCOME: Final = "outcome"
 STATE: Final = "state"
+VERSION: Final = "version"
 
 OTHER: Final = "_OTHER"
 """What stands for a value that would make a series of its own without being worth one."""
@@ -147,7 +148,7 @@ UPSTREAM_CONNECTIONS: Final = Metric(
     "Connections open to the upstream: active or idle.", (STATE,),
 )  # fmt: skip
 BUILD_INFO: Final = Metric(
-    "inference_sidecar.build_info", Kind.GAUGE, "", "Always 1; the version is its label.", ("version",)
+    "inference_sidecar.build_info", Kind.GAUGE, "", "Always 1; the version is its label.", (VERSION,)
 )
 
 METRICS: Final = (
@@ -155,6 +156,23 @@ METRICS: Final = (
     TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, ACTIVE_REQUESTS, RETRIES, STREAMS, STREAM_DURATION,
     STREAM_CHUNKS, TOKENS_PER_SECOND, CONFIG_RELOADS, UPSTREAM_CONNECTIONS, BUILD_INFO,
 )  # fmt: skip
+
+ATTRIBUTES: Final = {
+    OPERATION: "What was asked for; see the operations below.",
+    PROVIDER: "`openai` (and whatever speaks its API), `azure.ai.openai`, or `echo`, the embedded upstream.",
+    REQUEST_MODEL: "The model that the request named, where somebody vouches for the name; else `_OTHER`. Absent "
+    "where the request named none, or was refused before it was read.",
+    RESPONSE_MODEL: "The model that the answer named, under the same rule. Absent where it named none.",
+    TOKEN_TYPE: "`input` or `output`.",
+    SERVER_ADDRESS: "The upstream's host. Absent for `echo`.",
+    SERVER_PORT: "The upstream's port. Absent for `echo`.",
+    ERROR_TYPE: "Why it did not complete, one of the types of errors in [health.md](health.md), or `_OTHER` beyond the "
+    "first 64. On gen_ai metrics also `cancelled`: the app left. Absent where it completed.",
+    OUTCOME: "How it ended: `completed`, `failed`, `refused` or `cancelled`; of a configuration `applied` or `refused`.",
+    STATE: "`active` (in use, or being opened) or `idle`.",
+    VERSION: "The sidecar's version.",
+}
+"""What each attribute of a metric says."""
 
 PROMOTED: Final = (
     "service.name", "service.version", "k8s.namespace.name", "k8s.pod.name", "k8s.workload.name", "k8s.workload.kind",
