@@ -98,8 +98,10 @@ def _telemetry(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
         told = environment.described(environment.read(environ))
     except ConfigError as error:
         return list(error.problems)
-    left = max(len(name) for name, _ in told)
-    sys.stdout.writelines(f"{name:{left}} = {_without_key(loaded, value)}\n" for name, value in told)
+    left = max(map(len, SETTINGS))
+    sys.stdout.writelines(
+        f"{name:{left}} = {_without_key(loaded, value)}  (OTEL_*)\n" for name, value in told
+    )
     return []
 
 

@@ -85,6 +85,9 @@ class _Session(requests.Session):
         self._teller = teller
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        if (kwargs.get("timeout") or 0.0) <= 0.0:
+            # The last try has used up the time, and its reason is the one to tell.
+            raise requests.exceptions.Timeout
         try:
             # Given for one request, the authorities go before those of REQUESTS_CA_BUNDLE; the session's own do not.
             verify = {} if self.verify is True else {"verify": self.verify}

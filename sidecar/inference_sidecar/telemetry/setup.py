@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 END_SECS: Final = 2.5
 """What export may take at the end of the process, all signals together: the whole exit has 3 s for it."""
 _SNAPSHOT_SECS: Final = 1.0
+_MOST_ATTRIBUTES: Final = 128
+"""The SDK's default of everything that it counts, given so that it reads no variable of its own for it."""
 
 
 class Telemetry:
@@ -77,6 +80,8 @@ class Telemetry:
         from .export import end_within  # noqa: PLC0415
 
         if not end_within(END_SECS, *self._shutdowns):
+            # Their sockets are closed by the process's end: nothing to warn of.
+            warnings.simplefilter("ignore", ResourceWarning)
             LOGGER.warning("telemetry was left unsent", extra={"fields": {"waited_secs": END_SECS}})
 
     def _on_loop(self, take: Callable[[], MetricsData]) -> MetricsData | None:
@@ -106,7 +111,7 @@ class Telemetry:
         from opentelemetry.metrics import NoOpMeterProvider  # noqa: PLC0415
         from opentelemetry.propagate import set_global_textmap  # noqa: PLC0415
         from opentelemetry.propagators.composite import CompositePropagator  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
         from .export import SpanExport  # noqa: PLC0415
@@ -123,6 +128,7 @@ class Telemetry:
             sampler=sampler,
             resource=self._resource,
             shutdown_on_exit=False,
+            span_limits=SpanLimits(*[_MOST_ATTRIBUTES] * 6, *[SpanLimits.UNSET] * 2),
             meter_provider=silent,
         )
         processor = BatchSpanProcessor(
