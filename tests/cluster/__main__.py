@@ -33,7 +33,9 @@ def make() -> int:
         return 1
     began = time.monotonic()
     programs = build.programs(*build.OF_A_CLUSTER, *build.BESIDE_IT)
-    print(f"All {len(programs)} programs of the cluster and of telemetry's tests are there ({time.monotonic() - began:.0f} s).")
+    print(
+        f"All {len(programs)} programs of the cluster and of telemetry's tests are there ({time.monotonic() - began:.0f} s)."
+    )
     return 0
 
 
