@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import certifi
 import pytest
 import trustme
 
@@ -121,7 +122,9 @@ def test_tls(spawn: Start, tmp_path: Path) -> None:
     trusted = tmp_path / "collector.pem"
     authority.cert_pem.write_to_path(trusted)
     with OtlpSink(tls=context) as sink:
-        sidecar = spawn(environ=to(sink, OTEL_EXPORTER_OTLP_CERTIFICATE=str(trusted)))
+        # A variable for Python's other clients; it must not go before the one for this export.
+        others = {"REQUESTS_CA_BUNDLE": certifi.where()}
+        sidecar = spawn(environ=to(sink, OTEL_EXPORTER_OTLP_CERTIFICATE=str(trusted), **others))
         with sidecar.requests() as lines:
             sidecar.chat()
         tree(sink, lines[0], 1)

@@ -122,7 +122,7 @@ class Telemetry:
         assert self._resource is not None
         silent = NoOpMeterProvider()
         sampler = _sampler(settings.sampler, settings.ratio)
-        # What goes upstream is the configuration's to say (`upstream.traced`), not the instrumentation's.
+        # The headers that the instrumentation makes go nowhere (`upstream.traced`): it need not make them.
         set_global_textmap(CompositePropagator([]))
         provider = TracerProvider(
             sampler=sampler,
