@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness import answers
 from harness.evidence import EVIDENCE
 from harness.process import Sidecar, Start, merged
 from harness.upstream import ScriptedUpstream
+
+# A busy machine is slow, and no test is one of speed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
