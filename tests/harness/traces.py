@@ -6,10 +6,15 @@ times have been checked. Must not know the sidecar: it is known by what it expor
 
 from __future__ import annotations
 
+import http.client
+import json
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from harness.otlp import OtlpSink, Span
+from harness.process import Sidecar
+from harness.upstream import SCENARIO
 
 OWN = "inference_sidecar"
 HTTPX = "opentelemetry.instrumentation.httpx"
@@ -61,3 +66,18 @@ def tree(
         assert not any(name.startswith(("gen_ai.", "openai.")) for name in span.attributes)
     assert not any(name.startswith(("gen_ai.", "openai.")) for name in server.attributes)
     return Tree(server, call, tries)
+
+
+def unwatched(
+    sidecar: Sidecar, scenario: str, body: dict[str, Any], headers: dict[str, str] | None = None
+) -> None:
+    """One chat whose answer rightly has the key in it: bytes of a good answer go down as they came."""
+    connection = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=10)
+    lines = {"content-type": "application/json", SCENARIO: scenario, **(headers or {})}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), lines)
+    assert sidecar.key.encode() in _inflated(connection.getresponse().read())
+    connection.close()
+
+
+def _inflated(body: bytes) -> bytes:
+    return zlib.decompress(body, 31) if body.startswith(b"\x1f\x8b") else body

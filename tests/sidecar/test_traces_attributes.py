@@ -2,15 +2,13 @@
 
 Covers: every attribute of a chat, plain and streamed; parameters; usage with its details; responses, embeddings,
 completions, lists of models, unknown paths, Azure's paths and provider; the resource; that no attribute, event or
-header holds a key, whichever variables ask for headers; the log line's ids; messages by setting, and never without.
-Left out: GenAI metrics (test_metrics…).
+header holds a key, whichever variables ask for headers.
+Left out: messages (test_traces_content), metrics (test_metrics_…).
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +17,8 @@ import pytest
 from harness import answers
 from harness.otlp import OtlpSink, Span
 from harness.process import Sidecar, Start, chat_body
-from harness.traces import EXPORT, Tree, tree
-from harness.upstream import SCENARIO, ScriptedUpstream
+from harness.traces import EXPORT, Tree, tree, unwatched
+from harness.upstream import ScriptedUpstream
 
 DETAILED = {
     "prompt_tokens": 100,
@@ -29,8 +27,6 @@ DETAILED = {
     "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 40},
 }
-CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-PROMPT = "a-private-prompt"
 
 
 @pytest.fixture(scope="module")
@@ -301,21 +297,6 @@ def test_no_variable_puts_a_header_on_a_span(
         assert "hidden-value" not in str(span.attributes)
 
 
-def unwatched(
-    sidecar: Sidecar, scenario: str, body: dict[str, Any], headers: dict[str, str] | None = None
-) -> None:
-    """One chat whose answer rightly has the key in it: bytes of a good answer go down as they came."""
-    connection = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=10)
-    lines = {"content-type": "application/json", SCENARIO: scenario, **(headers or {})}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), lines)
-    assert sidecar.key.encode() in _inflated(connection.getresponse().read())
-    connection.close()
-
-
-def _inflated(body: bytes) -> bytes:
-    return zlib.decompress(body, 31) if body.startswith(b"\x1f\x8b") else body
-
-
 def test_the_key_is_masked_wherever_the_upstream_says_it(
     sink: OtlpSink, traced: Sidecar, upstream: ScriptedUpstream
 ) -> None:
@@ -343,96 +324,3 @@ def test_what_is_no_text_spoils_no_batch(sink: OtlpSink, traced: Sidecar, upstre
     assert told["gen_ai.response.id"] == "?"
     assert told["gen_ai.request.stop_sequences"] == ["?", "END"]
     assert "openai.response.system_fingerprint" not in told
-
-
-MESSAGES = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": [
-        {"type": "text", "text": PROMPT}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-    ]},
-    {"role": "assistant", "content": None, "tool_calls": [
-        {"id": "call_0", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
-    ]},
-    {"role": "tool", "tool_call_id": "call_0", "content": "sunny"},
-]  # fmt: skip
-ASKED = [
-    {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
-    {"role": "user", "parts": [{"type": "text", "content": PROMPT}, {"type": "image_url"}]},
-    {
-        "role": "assistant",
-        "parts": [{"type": "tool_call", "id": "call_0", "name": "weather", "arguments": "{}"}],
-    },
-    {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_0", "response": "sunny"}]},
-]
-
-
-def test_no_content_unasked(sink: OtlpSink, traced: Sidecar) -> None:
-    found = chat(sink, traced, messages=MESSAGES)
-    for span in (found.server, found.model_call, *found.attempts):
-        assert PROMPT not in str(span)
-        assert "Paris" not in str(span)
-
-
-@pytest.fixture(scope="module")
-def telling(environ: dict[str, str], start: Start) -> Sidecar:
-    return start(environ={**environ, CAPTURE: "true"})
-
-
-def content(found: Tree, which: str) -> Any:
-    return json.loads(found.model_call.attributes[f"gen_ai.{which}.messages"])
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_content_of_a_plain_chat(
-    sink: OtlpSink, telling: Sidecar, upstream: ScriptedUpstream, packed: bool
-) -> None:
-    body = answers.dense(answers.completion(f"Paris, {telling.key}"))
-    machine = zlib.compressobj(wbits=31)
-    coded = machine.compress(body) + machine.flush()
-    answer = answers.answer(200, coded, "content-encoding: gzip") if packed else answers.answer(200, body)
-    with telling.requests() as lines:
-        unwatched(
-            telling,
-            upstream.plan([answer]),
-            {"model": "gpt-4", "messages": MESSAGES},
-            {"accept-encoding": "gzip"} if packed else {},
-        )
-    found = tree(sink, lines[0], 1)
-    assert content(found, "input") == ASKED
-    assert content(found, "output") == [
-        {"role": "assistant", "parts": [{"type": "text", "content": "Paris, ***"}], "finish_reason": "stop"}
-    ]
-
-
-def test_content_of_a_streamed_chat(sink: OtlpSink, telling: Sidecar) -> None:
-    found = chat(sink, telling, stream=True)
-    assert content(found, "output") == [
-        {
-            "role": "assistant",
-            "parts": [{"type": "text", "content": "Once upon a time"}],
-            "finish_reason": "stop",
-        }
-    ]
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
-    found = chat(sink, telling, stream=True, tools=tools)
-    assert content(found, "output") == [
-        {
-            "role": "assistant",
-            "parts": [
-                {"type": "tool_call", "id": "call_1", "name": "weather", "arguments": '{"city":"Paris"}'}
-            ],
-            "finish_reason": "tool_calls",
-        }
-    ]
-
-
-def test_content_is_bounded(sink: OtlpSink, telling: Sidecar, upstream: ScriptedUpstream) -> None:
-    long = "x" * 1_000_000
-    many = [{"role": "user", "content": f"{number} " + "y" * 5000} for number in range(50)]
-    scenario = upstream.plan(answers.sse(answers.chat_events([long])))
-    found = chat(sink, telling, scenario, messages=[*many, {"role": "user", "content": long}], stream=True)
-    asked = content(found, "input")
-    assert len(found.model_call.attributes["gen_ai.input.messages"]) < 50_000
-    assert asked[-1]["parts"][0]["content"] == "x" * 8192 + "…"
-    assert asked[-2]["parts"][0]["content"].startswith("49 ")
-    assert len(found.model_call.attributes.get("gen_ai.output.messages", "")) < 50_000

@@ -92,8 +92,10 @@ class _Session(requests.Session):
             # Given for one request, the authorities go before those of REQUESTS_CA_BUNDLE; the session's own do not.
             verify = {} if self.verify is True else {"verify": self.verify}
             response = super().request(*args, **{**kwargs, **verify, "stream": True})
-            response.raw.read(_MAX_ANSWER)
-            response.close()
+            try:
+                response.raw.read(_MAX_ANSWER)
+            finally:
+                response.close()
         except Exception as error:
             self._teller.reason = type(error).__name__
             raise
