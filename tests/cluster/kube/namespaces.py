@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,6 +181,16 @@ class Node:
     def restart(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         self.stop(name, how)
         self.start(name, *self._commands[name])
+
+    @contextlib.contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """A service that does nothing while the context lasts, and then goes on where it was."""
+        process = self._services[name]
+        os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGCONT)
 
     def log(self, name: str) -> Path:
         return self.folder / "var" / "log" / f"{name}.log"

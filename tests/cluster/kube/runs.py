@@ -20,7 +20,8 @@ from pathlib import Path
 BASE = Path("/var/tmp")  # on a disk, and the same for all clones of the repository
 PREFIX = "inference-sidecar-cluster-"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
-END_SECS = 30.0
+END_SECS = 180.0
+"""Usually two. But with the node go its mounts, and the kernel writes what those hold to a disk that others use too."""
 
 
 def create() -> tuple[Path, int]:
