@@ -47,8 +47,9 @@ class Release:
         # What somebody has set by hand meanwhile stays as it is.
         self._helm("upgrade", "--install", "--create-namespace", "--reset-then-reuse-values", *self._images())
 
-    def upgrade(self, *values: str) -> None:
-        self._helm("upgrade", "--reuse-values", *sets(values))
+    def upgrade(self, *values: str, texts: Sequence[str] = ()) -> None:
+        """`texts`: values that stay text, whatever they look like."""
+        self._helm("upgrade", "--reuse-values", *sets(values), *sets(texts, "--set-string"))
 
     def rollback(self) -> None:
         self.cluster.helm("rollback", self.name, f"--namespace={self.namespace}", "--wait", "--timeout=120s")
@@ -169,7 +170,7 @@ class Release:
             yield from ("--set", f"images.{part}.repository={repository},images.{part}.tag={tag}")
 
 
-def sets(values: Sequence[str]) -> Iterator[str]:
+def sets(values: Sequence[str], flag: str = "--set") -> Iterator[str]:
     """As Helm's arguments."""
     for value in values:
-        yield from ("--set", value)
+        yield from (flag, value)

@@ -21,6 +21,7 @@ from cluster.harness.proxy import Call, Proxy, writes
 from cluster.kube import start
 from cluster.kube.cluster import Cluster
 from harness.admin import Admins
+from inference_operator.cluster import CONFIGS, PODS
 from inference_operator.handlers import STALLED_PROBES, Pace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -173,6 +174,24 @@ def test_a_watch_that_stands_still_is_noticed(operator: Operator, proxy: Proxy, 
     operator.start()
     place.until(lambda: place.status().get("observedGeneration") == 2, "the change")
     assert operator.health("/livez")[0] == 200
+
+
+def test_what_a_watch_that_stands_still_does_not_tell_is_done_all_the_same(
+    operator: Operator, proxy: Proxy, place: Place, admins: Admins
+) -> None:
+    """By the lists that it is checked with: kubelet, too, takes its time to begin the process anew."""
+    at_rest(place)
+    pods = place.counts()["injected"]
+    proxy.stall(True)
+    place.change(inference={"defaultModel": "gpt-4o-mini"})
+    place.pod("web-more", admins.add(revision=place.revision()))
+    place.until(lambda: place.status().get("observedGeneration") == 2, "the change")
+    place.until(lambda: place.counts().get("injected") == pods + 1, "the pod that was made")
+    place.api.delete(PODS, place.namespace, "web-more")
+    place.until(lambda: place.counts().get("injected") == pods, "the pod that went")
+    place.api.delete(CONFIGS, place.namespace, "team")
+    operator.until(lambda: 'config="team"' not in operator.health("/metrics")[1], "the config that went")
+    proxy.stall(False)
 
 
 def test_a_watch_with_nothing_to_tell_is_not_taken_for_one_that_stands_still(
