@@ -183,14 +183,13 @@ class Node:
         self.start(name, *self._commands[name])
 
     @contextlib.contextmanager
-    def frozen(self, name: str) -> Iterator[None]:
-        """A service that does nothing while the context lasts, and then goes on where it was."""
-        process = self._services[name]
-        os.killpg(process.pid, signal.SIGSTOP)
+    def without(self, name: str) -> Iterator[None]:
+        """A service is gone while the context lasts. What it has set in the kernel stays."""
+        self.stop(name, signal.SIGKILL)
         try:
             yield
         finally:
-            os.killpg(process.pid, signal.SIGCONT)
+            self.start(name, *self._commands[name])
 
     def log(self, name: str) -> Path:
         return self.folder / "var" / "log" / f"{name}.log"
