@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jsonpatch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.pods import config, pods
@@ -27,14 +27,11 @@ CHART = crd.parse_sidecar(
 )
 ADDED_LISTS = {"traffic.sidecar.istio.io/excludeInboundPorts", "config.linkerd.io/skip-inbound-ports"}
 
-lenient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-
 
 def named(items: Any) -> dict[str, Any]:
     return {one["name"]: one for one in items or []}
 
 
-@lenient
 @given(pods)
 def test_twice_is_as_good_as_once(pod: dict[str, Any]) -> None:
     before = copy.deepcopy(pod)
@@ -47,7 +44,6 @@ def test_twice_is_as_good_as_once(pod: dict[str, Any]) -> None:
         assert set(again.warnings) <= set(once.warnings)
 
 
-@lenient
 @given(pods)
 def test_nothing_of_the_pod_is_lost(pod: dict[str, Any]) -> None:
     found = admit(pod, "shop", CONFIGS, CHART)
@@ -79,7 +75,6 @@ def test_nothing_of_the_pod_is_lost(pod: dict[str, Any]) -> None:
         )
 
 
-@lenient
 @given(pods)
 def test_an_injected_pod_is_whole(pod: dict[str, Any]) -> None:
     """One sidecar, no name twice, every mount of it has a volume, no port twice; and no warning for nothing."""
@@ -104,7 +99,6 @@ def test_an_injected_pod_is_whole(pod: dict[str, Any]) -> None:
                 assert str(port["containerPort"]) not in spec["initContainers"][0]["args"]
 
 
-@lenient
 @given(pods)
 def test_the_patch_makes_the_injected_pod(pod: dict[str, Any]) -> None:
     found = inject(pod, CONFIGS[0], CHART)
@@ -125,7 +119,6 @@ _json = st.recursive(
 _mappings = st.dictionaries(st.text("ab~/", max_size=2), _json, max_size=4)
 
 
-@lenient
 @given(_mappings, _mappings)
 def test_a_patch_turns_one_value_into_the_other(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     patch = json_patch(before, after)
