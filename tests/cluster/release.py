@@ -56,9 +56,9 @@ class Release:
 
     def uninstall(self) -> None:
         if self.installed:
-            self.cluster.helm(
-                "uninstall", self.name, f"--namespace={self.namespace}", "--wait", "--timeout=120s"
-            )
+            where = f"--namespace={self.namespace}"
+            # An installation may have failed before there was a release.
+            self.cluster.helm("uninstall", self.name, where, "--ignore-not-found", "--wait", "--timeout=120s")
             self.installed = False
 
     def scale(self, deployment: str, replicas: int) -> None:

@@ -30,13 +30,14 @@ class Admission:
 class Admissions:
     """`made` grows while the context lasts."""
 
-    def __init__(self, access: Access, namespace: str, pod: dict[str, Any]) -> None:
+    def __init__(self, access: Access, namespace: str, pod: dict[str, Any], callers: int = CALLERS) -> None:
+        """`callers`: the API server has as many connections to injectors as there are calls at once."""
         self.made: list[Admission] = []
         self._access = access
         self._path = f"{PODS.path(namespace)}?dryRun=All"
         self._pod = pod
         self._over = threading.Event()
-        self._callers = [threading.Thread(target=self._call, name=f"caller {n}") for n in range(CALLERS)]
+        self._callers = [threading.Thread(target=self._call, name=f"caller {n}") for n in range(callers)]
 
     def __enter__(self) -> Admissions:
         for caller in self._callers:

@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,6 +181,15 @@ class Node:
     def restart(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         self.stop(name, how)
         self.start(name, *self._commands[name])
+
+    @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """A service is gone while the context lasts. What it has set in the kernel stays."""
+        self.stop(name, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self.start(name, *self._commands[name])
 
     def log(self, name: str) -> Path:
         return self.folder / "var" / "log" / f"{name}.log"

@@ -20,7 +20,8 @@ from pathlib import Path
 BASE = Path("/var/tmp")  # on a disk, and the same for all clones of the repository
 PREFIX = "inference-sidecar-cluster-"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
-END_SECS = 30.0
+END_SECS = 120.0
+"""Usually three. But with the node go its mounts, and the kernel writes what those hold to a disk that is others' too."""
 
 
 def create() -> tuple[Path, int]:
