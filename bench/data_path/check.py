@@ -7,10 +7,11 @@ are expected, or WrongAnswer. Must not: let a target pass that changed what an a
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .load import Load
+from .load import Load, client
 from .targets import SCRIPTS, Running, Target, ask
 
 DIRECT = Target("direct")
@@ -92,3 +93,24 @@ def prepare(running: Running, direct_port: int, work: Path) -> dict[str, Load]:
             0 if script == "plain" else expected.count(b"\n\n"),
         )
     return loads
+
+
+def client_sees_faults(running: Running, loads: dict[str, Load]) -> None:
+    """That the client would tell: it is given the wrong answers to expect, and must say so.
+
+    Raises:
+        WrongAnswer: It took them for right.
+
+    """
+    for asked, expected in (
+        ("plain", "stream-5-2000"),
+        ("stream-100-0", "plain"),
+        ("stream-5-2000", "stream-100-0"),
+    ):
+        wrong = replace(loads[asked], expected=loads[expected].expected)
+        short = replace(loads[asked], expected=None, events=loads[asked].events + 1)
+        for load in (wrong, short):
+            if not client(running, load, 0.02, warmup=0).figures()["fault"]:
+                raise WrongAnswer(
+                    f"the client took the answer to {asked} for {expected}'s, or for a longer one"
+                )

@@ -19,6 +19,10 @@ from .targets import Running
 SLACK_SECS = 60.0
 
 
+class Broken(Exception):
+    """The load itself failed."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What is sent, and what must come back. `expected` is None where a target writes its answers anew."""
@@ -55,7 +59,7 @@ class Client:
         for line in self.process.stdout:
             if line.strip() == word:
                 return
-        raise RuntimeError(f"the client ended before its {word}")
+        raise Broken(f"the client ended before its {word}")
 
     def figures(self) -> dict[str, Any]:
         """What it found; `fault` says in words what was wrong, if anything was."""
@@ -63,7 +67,7 @@ class Client:
         with self.process.stdout as lines:
             out = lines.read()
         if self.process.wait(SLACK_SECS):
-            raise RuntimeError(f"the client failed with {self.process.returncode}")
+            raise Broken(f"the client failed with {self.process.returncode}")
         found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         wrong = found["failed"] + found["mismatched"]
         found["fault"] = f"{wrong} answers were wrong: {found['fault']}" if wrong else ""

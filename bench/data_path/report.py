@@ -178,8 +178,13 @@ def _disturbed(samples: Sequence[Sample], setting: Setting) -> list[str]:
     return [*lines, *_table(head, rows), ""]
 
 
+def _in_one_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return " … ".join(dict.fromkeys((lines[0], lines[-1])))
+
+
 def _faults(samples: Sequence[Sample], setting: Setting) -> list[str]:
-    wrong = [f"- {name} is not in the figures: {why.splitlines()[0]}" for name, why in setting.absent.items()]
+    wrong = [f"- {name} was given up: {_in_one_line(why)}" for name, why in setting.absent.items()]
     wrong += [
         f"- {sample.target}, {sample.scenario}, repetition {sample.repetition + 1}: {sample.fault}"
         for sample in samples if sample.fault

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import check, load, machine, measure, targets
-from .figures import TLS, Sample
+from .figures import DIRECT, TLS, Sample
 from .measure import Subject
 from .targets import Running, Starter, Target, Upstream
 
@@ -73,7 +73,12 @@ class Run:
         self._left = plan.most_again
 
     def all(self) -> None:
-        """Every repetition. A target that does not start or answers wrongly is left out from then on."""
+        """Every repetition, after a look at whether a wrong answer would be seen at all.
+
+        A target that does not start or answers wrongly is left out from then on.
+        """
+        with self._starter.running(Target(DIRECT), tls=False) as direct:
+            check.client_sees_faults(direct, check.prepare(direct, self._upstream.port, self._work))
         sessions = self._plan.sessions
         for repetition in range(self._plan.repetitions):
             for number in order(len(sessions), repetition):
@@ -88,7 +93,7 @@ class Run:
                 )
                 try:
                     self._session(target, tls, repetition)
-                except (check.WrongAnswer, RuntimeError, OSError) as error:
+                except (check.WrongAnswer, targets.NoAnswer, load.Broken, OSError) as error:
                     self.absent[name] = str(error)
                     print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
 

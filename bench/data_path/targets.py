@@ -32,6 +32,10 @@ EXPORT_MS = "1000"  # of metrics; the default of a minute would pass by most mea
 SCRIPTS = ("plain", "stream-5-2000", "stream-100-0", "stream-50-10000")
 
 
+class NoAnswer(Exception):
+    """A target that does not start."""
+
+
 @dataclass(frozen=True)
 class Upstream:
     """Ports of the scripted upstream, and of the sink that takes exports."""
@@ -169,7 +173,7 @@ class Starter:
                 if ask(port, target.path, body)[0] == 200:
                     return port
             time.sleep(POLL_SECS)
-        raise RuntimeError(f"{target.name} did not answer; its log ends:\n{log.read_text()[-2000:]}")
+        raise NoAnswer(f"{target.name} did not answer; its log ends:\n{log.read_text()[-2000:].rstrip()}")
 
     def _command(self, target: Target, port: int, upstream: str) -> tuple[list[str], dict[str, str]]:
         environment = {
@@ -229,7 +233,9 @@ class Starter:
             for script in SCRIPTS
         ]  # fmt: skip
         config = self._work / "litellm.yaml"
-        config.write_text(json.dumps({"model_list": models}))  # JSON is YAML
+        # Without a key of its own it does the least work; it wants to be told that this is meant.
+        settings = {"dangerously_permit_weak_or_unset_master_key": True}
+        config.write_text(json.dumps({"model_list": models, "general_settings": settings}))  # JSON is YAML
         command = parts.peer("litellm").with_name("litellm")
         return [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
 
