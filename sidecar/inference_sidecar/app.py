@@ -32,7 +32,7 @@ class House:
         """Raises ConfigError where the first configuration cannot be put in force."""
         server = loaded.config.server
         self.live = Live(source, loaded)
-        self.figures = Figures()
+        self.figures = Figures(self.live.reloads, self.live.connections)
         self.checker = Checker(self._current)
         self.live.on_swap = self.checker.ask
         self.state = State(self._status)

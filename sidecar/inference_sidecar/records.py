@@ -6,7 +6,7 @@ Units are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Headers = list[tuple[bytes, bytes]]
@@ -92,11 +92,13 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the upstream reported them; never an estimate."""
+    """Tokens as the upstream reported them; never an estimate. A sort that it did not report is 0 and says so."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_reported: bool = True
+    completion_reported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +117,29 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """All gaps between a stream's chunks, as a histogram: `counts` has one for each bound that the meter was given
+    (a bound belongs to the bucket below it) and one for what is longer."""
+
+    counts: tuple[int, ...]
+    total_s: float
+    least_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStats:
     """The spec's `stream_stats`, beside what the figures need of a stream.
 
-    `intervals_ms` are the gaps between chunks, at most the first few thousand.
+    `first_gaps_s` are the gaps between chunks, at most the first few thousand; `gaps` are all of them, None where
+    there is none.
     """
 
     duration_ms: float
     chunks_sent: int
     avg_chunk_interval_ms: float
-    intervals_ms: tuple[float, ...] = ()
+    first_gaps_s: Sequence[float] = ()
+    gaps: Gaps | None = None
 
 
 class End(enum.StrEnum):
@@ -142,7 +157,10 @@ class Outcome:
 
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
     `Reason`, an `UpstreamError.code`, `upstream_http_<status>` or `upstream_error_event`.
-    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival.
+    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival; those of the
+    first chunk and of the first token are of when a stream's came from the upstream.
+    `model_configured`: the configuration itself has this model's name. `operation` and `provider` are
+    `telemetry.names`' words; where the embedded upstream answers there is no server.
     `trace`: ids of the trace and of the `chat {model}` span in hex, where the trace is kept; else None.
     """
 
@@ -164,9 +182,24 @@ class Outcome:
     bytes_up: int = 0
     bytes_down: int = 0
     first_byte_s: float | None = None
+    first_chunk_s: float | None = None
     first_token_s: float | None = None
     usage: Usage | None = None
     finish_reasons: tuple[str, ...] = ()
     stream: StreamStats | None = None
     upstream_request_id: str | None = None
     trace: tuple[str, str] | None = None
+    operation: str = "_OTHER"
+    provider: str = "openai"
+    server_address: str | None = None
+    server_port: int | None = None
+    model_configured: bool = False
+
+    @property
+    def pace(self) -> tuple[int, float] | None:
+        """Of a stream whose usage was reported: output tokens after the first, and the seconds that they took."""
+        if not self.streamed or self.usage is None or self.first_token_s is None:
+            return None
+        seconds = self.duration_s - self.first_token_s
+        tokens = self.usage.completion_tokens - 1
+        return (tokens, seconds) if tokens > 0 and seconds > 0 else None

@@ -1,7 +1,7 @@
 """An API server that fails, as the operator meets it: it converges by itself, or /livez says that it does not.
 
-Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch,
-a watch that stands still while changes go by, the API server killed and started again. No resync
+Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch
+and in place of every watch, a watch that stands still while changes go by, the API server killed and started again. No resync
 helps here: its time is far away. Left out: faults of pods (test_rollout_on_cluster).
 """
 
@@ -30,6 +30,10 @@ PROBE_SECS = 0.5
 EXPIRED = (
     b'{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure",'
     b'"message":"too old resource version","reason":"Expired","code":410}}\n'
+)
+GONE = (
+    b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
+    b'"message":"The resourceVersion for the provided watch is too old.","reason":"Gone","code":410}'
 )
 
 
@@ -130,6 +134,30 @@ def test_a_version_that_is_too_old(operator: Operator, proxy: Proxy, place: Plac
     operator.until(lambda: fault.met == 2, "both faults")
     place.key()
     at_rest(place, before)
+
+
+@pytest.mark.parametrize(("status", "body"), [(410, GONE), (200, EXPIRED)], ids=["answer", "event"])
+def test_no_watch_is_to_be_had_for_a_while(
+    operator: Operator, proxy: Proxy, place: Place, status: int, body: bytes
+) -> None:
+    """410 to each of them, again and again, as from an API server whose cache begins anew."""
+    operator.expect("The resourceVersion for the provided watch is too old.")
+    before = at_rest(place)
+    process = operator.pid
+    fault = proxy.fail(lambda call: call.watch, status, times=10_000, body=body)
+    proxy.cut_watches()
+    place.change(inference={"defaultModel": "gpt-4o-mini"})
+    place.key()
+    operator.until(lambda: fault.met >= 6, "attempts")
+    assert operator.pid == process
+    fault.times = 0
+    before = at_rest(place, before)
+    assert place.status()["observedGeneration"] == place.seen()["metadata"]["generation"]
+    # And by its watches, not by having looked once.
+    place.change(inference={"defaultModel": "gpt-4o"})
+    at_rest(place, before)
+    assert operator.pid == process
+    assert operator.health("/livez")[0] == 200
 
 
 def test_a_watch_that_stands_still_is_noticed(operator: Operator, proxy: Proxy, place: Place) -> None:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from .. import relay, respond
 from ..meter import Meter
 from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
-from ..telemetry import debug
+from ..runtime import Runtime
+from ..telemetry import debug, names
 from ..upstream import Attempts
 
 AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -66,19 +67,24 @@ class Course:
         """So many bytes of a streamed body went up."""
         self.bytes_up += size
 
-    def outcome(self, now: float, downlink: Downlink, mask: Callable[[bytes], bytes]) -> Outcome:
-        """All of it, after the end. `mask` takes the key out of what is the upstream's own word: it goes into
-        logs, and an upstream may repeat the key wherever it likes."""
-        meter = self.meter
+    def outcome(self, now: float, downlink: Downlink, runtime: Runtime) -> Outcome:
+        """All of it, after the end. The key is taken out of what is the upstream's own word: it goes into logs and
+        metrics, and an upstream may repeat the key wherever it likes."""
+        meter, target = self.meter, runtime.target
+        path = self.path[:256].decode("latin-1")
+        provider = names.provider(runtime.config.inference.provider, azure=target.azure)
+        has_server = provider != "echo"
 
         def masked(text: str | None) -> str | None:
-            return text and mask(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+            return text and runtime.mask(text.encode("utf-8", "surrogatepass")).decode(
+                "utf-8", "surrogatepass"
+            )
 
         return Outcome(
             request_id=self.request_id,
             endpoint=self.endpoint,
             method=self.method,
-            path=self.path[:256].decode("latin-1"),
+            path=path,
             status=downlink.status,
             end=self.end,
             duration_s=now - self.started,
@@ -93,11 +99,17 @@ class Course:
             bytes_up=self.bytes_up,
             bytes_down=downlink.bytes,
             first_byte_s=None if downlink.first_byte is None else downlink.first_byte - self.started,
+            first_chunk_s=meter.first_chunk - self.started if meter and meter.first_chunk else None,
             first_token_s=meter.first_token - self.started if meter and meter.first_token else None,
             usage=meter.usage if meter else None,
             finish_reasons=tuple(masked(reason) or "" for reason in meter.finish_reasons) if meter else (),
             stream=meter.stats(now) if meter and downlink.streamed else None,
             upstream_request_id=masked(self.upstream_id),
+            operation=names.operation(self.endpoint, path),
+            provider=provider,
+            server_address=target.host if has_server else None,
+            server_port=target.port if has_server else None,
+            model_configured=self.request.model in runtime.named_models,
         )
 
 

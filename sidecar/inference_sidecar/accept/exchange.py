@@ -219,7 +219,7 @@ class Exchange:
 
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
-        return self.course.outcome(time.monotonic(), self._down, self._runtime.mask)
+        return self.course.outcome(time.monotonic(), self._down, self._runtime)
 
     async def _tell(self, reply: respond.Reply, message: str, code: str) -> None:
         """Tell the app of a failure in the best way that is left: an answer, an event, a cut connection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +29,13 @@ MAX_CA_BYTES: Final = 16 * 1024 * 1024
 class Wire:
     """One transport, with a count of what is open on it."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, key: object) -> None:
-        """`key` is equal for configurations that may share this wire."""
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, key: object, usage: Callable[[], tuple[int, int]]
+    ) -> None:
+        """`key` is equal for configurations that may share this wire. `usage` counts the transport's connections:
+        those in use, and those that are idle."""
         self.key = key
+        self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
         self._open = 0
@@ -54,6 +58,11 @@ class Wire:
         """No new generation uses this wire: close it as soon as nothing is open on it."""
         self._retired = True
         self._close_if_unused()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was retired and what was open on it has ended."""
+        return self._closing is not None
 
     async def aclose(self) -> None:
         """Close now, whatever is open."""
@@ -100,7 +109,7 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
-        return Wire(EchoTransport(), key)
+        return Wire(EchoTransport(), key, lambda: (0, 0))
     transport = PoolTransport(
         ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
         connect_timeout=http.connect_timeout_secs,
@@ -109,7 +118,7 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
         max_connections=http.max_connections,
         proxy=_proxy(target.origin, environ),
     )
-    return Wire(transport, key)
+    return Wire(transport, key, lambda: transport.usage)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:
