@@ -1,7 +1,7 @@
 """The data path, measured. Run it as `make bench`, or `make bench ARGS="--only plain --targets nginx,sidecar --reps 3"`.
 
-Enters: what to measure. Leaves: a table on stdout; of a full run also bench/results/data_path.{md,json,png}. Must not:
-overwrite the results of a full run with those of a part, unless asked to.
+Enters: what to measure. Leaves: a table on stdout; of a full run also bench/results/data_path.{md,json,png} and
+the goals in docs/performance.md. Must not: overwrite the results of a full run with those of a part, unless asked to.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 from inference_config import __version__
 
 from . import machine, measure, parts, plot, report, targets
-from .figures import DIRECT, LITELLM, NGINX, SIDECAR, TENSORZERO
+from .figures import DIRECT, LITELLM, NGINX, SIDECAR, TENSORZERO, TLS
 from .report import Setting
 from .run import Plan, Run
 
+SCENARIOS = (*measure.SCENARIOS, *(name + TLS for name in measure.OVER_TLS))
 USUAL = (DIRECT, NGINX, SIDECAR, targets.QUIET, TENSORZERO)
 
 
@@ -31,12 +32,11 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
         prog="bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--only", default="", help=f"measurements, by comma: {', '.join(measure.SCENARIOS)} (all)")
+    add("--only", default="", help=f"measurements, by comma: {', '.join(SCENARIOS)} (all)")
     add("--targets", default="", help=f"by comma ({', '.join(USUAL)}); direct is always there")
     add("--with", dest="more", action="append", default=[], help=f"one more target, such as {LITELLM}")
     add("--reps", type=int, default=5, help="repetitions (5)")
     add("--seconds", type=int, default=3, help="of each measurement (3)")
-    add("--no-tls", action="store_true", help="without a TLS upstream")
     add("--cores", default="0,1", help="the proxy's, the load's (0,1)")
     add("--foreign", type=float, default=0.03, help="part of a core that others may take (0.03)")
     add("--again", type=int, default=2, help="how often a disturbed measurement is done again (2)")
@@ -81,8 +81,8 @@ def _chosen(asked: argparse.Namespace) -> list[targets.Target]:
 
 
 def _scenarios(asked: argparse.Namespace) -> list[str]:
-    names = asked.only.split(",") if asked.only else list(measure.SCENARIOS)
-    if unknown := set(names) - set(measure.SCENARIOS):
+    names = asked.only.split(",") if asked.only else list(SCENARIOS)
+    if unknown := set(names) - set(SCENARIOS):
         raise SystemExit(f"no such measurement: {', '.join(sorted(unknown))}")
     return names
 
@@ -100,7 +100,7 @@ def main() -> int:
     chosen, scenarios = _chosen(asked), _scenarios(asked)
     proxy_core, load_core = (int(core) for core in asked.cores.split(","))
     plan = Plan(
-        chosen, scenarios, not asked.no_tls, asked.reps, asked.seconds, asked.foreign, asked.again,
+        chosen, scenarios, asked.reps, asked.seconds, asked.foreign, asked.again,
         proxy_core, load_core,
     )  # fmt: skip
     parts.debian()
@@ -112,7 +112,7 @@ def main() -> int:
         starter = targets.Starter(Path(folder), upstream, proxy_core, asked.sidecar)
         measured = Run(plan, starter, upstream, load_pids, Path(folder))
         measured.all()
-    whole = not (asked.only or asked.targets or asked.set or asked.variant or asked.no_tls)
+    whole = not (asked.only or asked.targets or asked.set or asked.variant)
     setting = Setting(
         machine.describe(), versions, asked.reps, asked.seconds, asked.foreign, measured.absent, whole
     )
@@ -124,6 +124,9 @@ def main() -> int:
         (out / "data_path.md").write_text(text)
         (out / "data_path.json").write_text(json.dumps(raw, indent=1) + "\n")
         plot.draw(measured.samples, out / "data_path.png")
+    if whole and not asked.out:
+        page = parts.BENCH.parent / "docs" / "performance.md"
+        page.write_text(report.included(page.read_text(), measured.samples, setting))
     return 0
 
 

@@ -24,6 +24,7 @@ from .figures import (
 )
 
 NOTHING = "–"
+BEGIN, END = "<!-- results of make bench: begin -->", "<!-- results of make bench: end -->"
 
 
 @dataclass(frozen=True)
@@ -215,3 +216,21 @@ def markdown(samples: Sequence[Sample], setting: Setting) -> str:
         lines += _section("Streams" + beside, STREAMS, samples, tls)
         lines += _section("Process" + beside, PROCESS, samples, tls)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def included(page: str, samples: Sequence[Sample], setting: Setting) -> str:
+    """A page with the goals of this run between its two markers.
+
+    Raises:
+        ValueError: The page lacks a marker.
+
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the page has no place for results")
+    told = "; ".join(
+        f"{name} {value}" for name, value in [*setting.machine.items(), *setting.versions.items()]
+    )
+    lines = [begin, "", *goals(verdicts(samples)), told + ".", ""]
+    return before + "\n".join(lines).replace("## Goals", "## Goals and results", 1) + "\n" + end + after

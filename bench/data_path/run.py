@@ -20,7 +20,7 @@ from .targets import Running, Starter, Target, Upstream
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """What to measure; scenarios whose upstream speaks TLS end with -tls.
 
     `foreign` is the part of a core from which on a measurement is disturbed, and done again up to `again` times;
     `most_again` bounds that for the whole run.
@@ -28,7 +28,6 @@ class Plan:
 
     targets: Sequence[Target]
     scenarios: Sequence[str]
-    tls: bool
     repetitions: int
     seconds: int
     foreign: float
@@ -38,13 +37,13 @@ class Plan:
 
     @property
     def sessions(self) -> list[tuple[Target, bool]]:
-        plain = [(target, False) for target in self.targets]
-        if not self.tls or not any(name in measure.OVER_TLS for name in self.scenarios):
-            return plain
-        return plain + [(target, True) for target in self.targets if target.tls]
+        """Each target, and whether its upstream speaks TLS."""
+        plain = [(target, False) for target in self.targets if self.of(tls=False)]
+        return plain + [(target, True) for target in self.targets if self.of(tls=True) and target.tls]
 
     def of(self, tls: bool) -> list[str]:
-        return [name for name in self.scenarios if not tls or name in measure.OVER_TLS]
+        """The measurements of one session, without their ending."""
+        return [name.removesuffix(TLS) for name in self.scenarios if name.endswith(TLS) is tls]
 
     @property
     def most_again(self) -> int:

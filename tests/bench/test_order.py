@@ -43,14 +43,22 @@ def test_variables_of_all_sidecars_and_of_one() -> None:
 
 
 def test_targets_that_can_speak_tls_upstream_are_measured_twice() -> None:
-    plan = Plan([Target(NGINX, tls=True), Target(LITELLM)], ["plain", "big"], True, 2, 1, 0.03, 1, 0, 1)
+    targets = [Target(NGINX, tls=True), Target(LITELLM)]
+    plan = Plan(targets, ["plain", "big", "plain-tls"], 2, 1, 0.03, 1, 0, 1)
     assert [(target.name, tls) for target, tls in plan.sessions] == [
         (NGINX, False),
         (LITELLM, False),
         (NGINX, True),
     ]
-    assert plan.of(True) == ["plain"]
+    assert (plan.of(tls=False), plan.of(tls=True)) == (["plain", "big"], ["plain"])
     assert plan.most_again == 2 * 5 // 2
+
+
+def test_what_is_not_asked_for_is_not_started() -> None:
+    sessions = Plan([Target(NGINX, tls=True)], ["paced-tls"], 1, 1, 0.03, 1, 0, 1).sessions
+    assert [tls for _, tls in sessions] == [True]
+    assert _scenarios(options(["--only", "plain,paced-tls"])) == ["plain", "paced-tls"]
+    assert len(_scenarios(options([]))) == 11
 
 
 def _stream(words: list[str], end: str = "data: [DONE]\n\n", **more: object) -> bytes:

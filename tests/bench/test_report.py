@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from data_path.figures import DIRECT, NGINX, SIDECAR, TLS, Sample
-from data_path.report import NOTHING, Setting, markdown, number
+from data_path.report import BEGIN, END, NOTHING, Setting, included, markdown, number
 
 SETTING = Setting({"processor": "a CPU", "cores": "2"}, {"nginx": "1.22"}, 3, 2, 0.03, {}, whole=False)
 QUIET = {"proxy": 0.01, "load": 0.0}
@@ -93,3 +93,15 @@ def test_an_absent_target_and_a_wrong_answer_are_told() -> None:
 def test_a_sidecar_that_exported_nothing_is_told(exports: list[Sample]) -> None:
     assert "exported no telemetry" in markdown([*RATES[:3], *exports], SETTING)
     assert "exported no telemetry" not in markdown(RATES, SETTING)
+
+
+def test_a_page_gets_the_goals_between_its_markers_and_keeps_the_rest() -> None:
+    page = f"before\n{BEGIN}\nold results\n{END}\nafter\n"
+    once = included(page, RATES, SETTING)
+    assert once.startswith(f"before\n{BEGIN}\n")
+    assert once.endswith(f"\n{END}\nafter\n")
+    assert "| plain requests/s at 16 | ≥ 0.15 × nginx | 0.0500 × | 0.0500 to 0.0500 | **not met** |" in once
+    assert "old results" not in once
+    assert included(once, RATES, SETTING) == once
+    with pytest.raises(ValueError, match="no place for results"):
+        included("a page without markers", RATES, SETTING)
