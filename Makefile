@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-operator check machine image operator-image cluster cluster-env cluster-down cluster-programs manifests constraints clean
+.PHONY: help run test bench bench-operator check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,11 +67,17 @@ cluster-env: $(VENV)/installed-dev ## Print what a shell has to evaluate to use 
 cluster-down: $(VENV)/installed-dev ## Remove that cluster, and whatever killed test runs left.
 	@$(CLUSTER) down
 
-cluster-programs: $(VENV)/installed-dev ## Build what a cluster is made of, once for each version.
+cluster-programs: $(VENV)/installed-dev ## Build what a cluster and the tests of telemetry are made of, once for each version.
 	@$(CLUSTER) build
 
+dashboards: $(VENV)/installed-dev ## Write the dashboards and the alert rules, and the chart's copies of them.
+	@$(BIN)/python deploy/grafana/generate.py
+
+pictures: $(VENV)/installed-dev ## Draw the dashboards from a run of the real parts, into docs/images (minutes).
+	@PYTHONPATH=tests $(BIN)/python -m telemetry.pictures $(ARGS)
+
 HELM ?= $(firstword $(wildcard .cache/cluster/bin/helm-*/helm) helm)
-manifests: $(VENV)/installed-dev ## Write what follows from the chart and the CRD: its README and schema, plain manifests (HELM=).
+manifests: $(VENV)/installed-dev dashboards ## Write what follows from the chart and the CRD: its README and schema, plain manifests (HELM=).
 	@$(BIN)/python helm/generate.py --helm $(HELM)
 
 constraints: ## Write constraints.txt anew with the newest versions that pyproject.toml allows.

@@ -101,9 +101,13 @@ def health(state: State, figures: Figures, checker: Checker, current: Callable[[
 
 
 def admin_routes(
-    state: State, figures: Figures, resource_attributes: Mapping[str, str] | None = None
+    state: State,
+    figures: Figures,
+    resource_attributes: Mapping[str, str] | None = None,
+    metrics_off: str | None = None,
 ) -> list[Route]:
-    """/livez, /readyz, /status and /metrics; `resource_attributes` say on the last whose figures they are."""
+    """/livez, /readyz, /status and /metrics; `resource_attributes` say on the last whose figures they are,
+    `metrics_off` why it is not there."""
     attributes = resource_attributes or {}
 
     async def livez(_: Request) -> Response:
@@ -116,6 +120,8 @@ def admin_routes(
         return JSONResponse(state.status())
 
     async def metrics(_: Request) -> Response:
+        if metrics_off is not None:
+            return PlainTextResponse(f"Not served: {metrics_off}.\n", 404)
         return Response(exposition(figures, __version__, attributes), headers={"content-type": CONTENT_TYPE})
 
     return [

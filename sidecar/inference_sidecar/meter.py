@@ -68,6 +68,9 @@ class Meter:
     ) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.id: str | None = None
+        self.fingerprint: str | None = None
+        self.service_tier: str | None = None
         self.first_chunk: float | None = None
         """When the first event with data came, `[DONE]` aside, on the clock of `now`."""
         self.first_token: float | None = None
@@ -284,6 +287,12 @@ class Meter:
                 sum_of_both if total is None else total,
                 prompt_reported=prompt is not None,
                 completion_reported=completion is not None,
+                cached_tokens=_detail(
+                    usage, "cached_tokens", "prompt_tokens_details", "input_tokens_details"
+                ),
+                reasoning_tokens=_detail(
+                    usage, "reasoning_tokens", "completion_tokens_details", "output_tokens_details"
+                ),
             )
         return True
 
@@ -291,6 +300,9 @@ class Meter:
         model = found.get("model")
         if model and isinstance(model, str):
             self.model = model[:_MAX_WORD]
+            self.id = _word(found.get("id"))
+            self.fingerprint = _word(found.get("system_fingerprint"))
+            self.service_tier = _word(found.get("service_tier"))
 
 
 def add_stats(event: Event, stats_json: bytes) -> bytes:
@@ -356,6 +368,16 @@ def _count(value: Any) -> int | None:
 def _first(usage: dict[str, Any], *names: str) -> int | None:
     counts = (_count(usage.get(name)) for name in names)
     return next((count for count in counts if count is not None), None)
+
+
+def _detail(usage: dict[str, Any], name: str, *places: str) -> int | None:
+    """A figure of the usage's details, which chat and responses keep in places of different names."""
+    details = next((found for place in places if isinstance(found := usage.get(place), dict)), None)
+    return None if details is None else _count(details.get(name))
+
+
+def _word(value: Any) -> str | None:
+    return value[:_MAX_WORD] if value and isinstance(value, str) else None
 
 
 def _ending(response: Any, status: str) -> str:

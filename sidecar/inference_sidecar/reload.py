@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
@@ -27,6 +27,9 @@ from .runtime import compile_runtime, target_of
 from .telemetry import LOGGER
 from .telemetry.logs import set_level
 from .upstream import Upstream, Wire, wire_for
+
+if TYPE_CHECKING:
+    from .telemetry.spans import Tracing
 
 POLL_SECS: Final = 0.5
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -74,8 +77,8 @@ class Source:
 class Live:
     """What is in force, and the means to put something newer in its place."""
 
-    def __init__(self, source: Source, loaded: Loaded) -> None:
-        """Raises ConfigError where the key or the CA file cannot be used."""
+    def __init__(self, source: Source, loaded: Loaded, tracing: Tracing | None = None) -> None:
+        """Raises ConfigError where the key or the CA file cannot be used. `tracing` None: no spans upstream."""
         self.generation = 0
         self.loaded_at = 0.0
         self.refused: Refused | None = None
@@ -84,6 +87,7 @@ class Live:
         self._refusals = 0
         self._retired: list[Wire] = []
         self._source = source
+        self._tracing = tracing
         self._server = loaded.config.server
         self._good = loaded.config
         self._seen = b""
@@ -185,7 +189,11 @@ class Live:
             runtime = dataclasses.replace(runtime, revision=digest)
         runtime = dataclasses.replace(runtime, digest=digest)
         wire = wire_for(
-            effective, target_of(config.inference), self._source.environ, current.wire if current else None
+            effective,
+            target_of(config.inference),
+            self._source.environ,
+            current.wire if current else None,
+            self._tracing,
         )
         return Upstream(runtime, wire)
 

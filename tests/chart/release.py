@@ -43,6 +43,11 @@ class Release:
         assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
         return found[0]
 
+    def defaults(self) -> Object:
+        """The ConfigMap of the chart-wide defaults; others hold dashboards."""
+        (found,) = [one for one in self.objects("ConfigMap") if "sidecar.yaml" in one["data"]]
+        return found
+
     def deployment(self, component: str) -> Object:
         (found,) = [
             one

@@ -211,7 +211,7 @@ class TestPods:
 
 class TestDefaults:
     def test_are_read_by_the_operator(self, release: Release) -> None:
-        text = release.one("ConfigMap")["data"]["sidecar.yaml"]
+        text = release.defaults()["data"]["sidecar.yaml"]
         given = yaml.safe_load(text)
         assert not crd.unknown_fields({"spec": {"sidecar": given}})
         sidecar = crd.parse_sidecar(given)
@@ -221,7 +221,7 @@ class TestDefaults:
         )
 
     def test_are_by_default_the_operators_own(self, render: Render) -> None:
-        sidecar = crd.parse_sidecar(yaml.safe_load(render().one("ConfigMap")["data"]["sidecar.yaml"]))
+        sidecar = crd.parse_sidecar(yaml.safe_load(render().defaults()["data"]["sidecar.yaml"]))
         own = effective(crd.Sidecar(), crd.Sidecar(image_pull_policy="IfNotPresent"))
         assert effective(crd.Sidecar(), sidecar) == own
 
@@ -243,13 +243,13 @@ class TestImages:
         }
 
     def test_of_the_sidecar(self, render: Render) -> None:
-        (defaults,) = render("everything").objects("ConfigMap")
+        defaults = render("everything").defaults()
         found = yaml.safe_load(defaults["data"]["sidecar.yaml"])
         assert found["image"] == "registry.example/mirror/ai/sidecar:1"
         digest = f"sha256:{'a' * 64}"
         release = render("default", f"images.sidecar.digest={digest}", "images.sidecar.tag=v1")
         assert (
-            yaml.safe_load(release.one("ConfigMap")["data"]["sidecar.yaml"])["image"]
+            yaml.safe_load(release.defaults()["data"]["sidecar.yaml"])["image"]
             == f"inference-sidecar@{digest}"
         )
 

@@ -32,8 +32,10 @@ def make() -> int:
         print(reason, file=sys.stderr)
         return 1
     began = time.monotonic()
-    programs = build.programs()
-    print(f"The cluster's {len(programs)} programs are there ({time.monotonic() - began:.0f} s).")
+    programs = build.programs(*build.OF_A_CLUSTER, *build.BESIDE_IT)
+    print(
+        f"All {len(programs)} programs of the cluster and of telemetry's tests are there ({time.monotonic() - began:.0f} s)."
+    )
     return 0
 
 

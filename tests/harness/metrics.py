@@ -80,8 +80,14 @@ def _adds_up(name: str, found: Scrape) -> None:
 
 
 def scrape(sidecar: Sidecar) -> Scrape:
-    """What a sidecar's /metrics says now."""
-    return parse(sidecar.admin("/metrics").body.decode())
+    """What a sidecar's /metrics says now, but for whose figures they are, which every series says."""
+    found = parse(sidecar.admin("/metrics").body.decode())
+    who = {"service_name", "service_version"}
+    found.samples = {
+        (name, frozenset(label for label in labels if label[0] not in who)): value
+        for (name, labels), value in found.samples.items()
+    }
+    return found
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import relay, respond
 from ..meter import Meter
@@ -17,8 +17,13 @@ from ..runtime import Runtime
 from ..telemetry import debug, names
 from ..upstream import Attempts
 
+if TYPE_CHECKING:
+    from ..telemetry.spans import Trace
+
 AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+CONTENT_KEPT: Final = 256 * 1024
+"""Bytes of an answer that are kept for a trace, where traces tell content."""
 CONTENT_SHOWN: Final = 16 * 1024
 """Bytes of a body or a piece that a debug line shows, where content may be logged at all."""
 
@@ -42,6 +47,7 @@ class Course:
     error: str | None = None
     error_message: str | None = None
     param: str | None = None
+    trace: Trace | None = None
 
     def completed(self) -> None:
         """It ended as it should; where the upstream itself told of an error, that is what counts."""
@@ -76,9 +82,8 @@ class Course:
         has_server = provider != "echo"
 
         def masked(text: str | None) -> str | None:
-            return text and runtime.mask(text.encode("utf-8", "surrogatepass")).decode(
-                "utf-8", "surrogatepass"
-            )
+            # Half of a surrogate pair, which JSON can escape, would spoil a whole batch of spans or metrics.
+            return text and runtime.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
         return Outcome(
             request_id=self.request_id,
@@ -110,6 +115,13 @@ class Course:
             server_address=target.host if has_server else None,
             server_port=target.port if has_server else None,
             model_configured=self.request.model in runtime.named_models,
+            trace=self.trace.kept if self.trace is not None else None,
+            retries=tuple(self.attempts.retries),
+            parameters=self.request.parameters,
+            choices=self.request.choices,
+            response_id=masked(meter.id) if meter else None,
+            fingerprint=masked(meter.fingerprint) if meter else None,
+            service_tier=masked(meter.service_tier) if meter else None,
         )
 
 
@@ -133,6 +145,8 @@ class Downlink:
         self.complete = False
         self.bytes = 0
         self.first_byte: float | None = None
+        self.kept: bytearray | None = None
+        """The first bytes that went down, where traces tell content."""
         self._send = send
         self._method = method
         self._origin = origin
@@ -163,6 +177,8 @@ class Downlink:
         if self.first_byte is None:
             self.first_byte = time.monotonic()
         self.bytes += len(piece)
+        if self.kept is not None and len(self.kept) < CONTENT_KEPT:
+            self.kept += piece[: CONTENT_KEPT - len(self.kept)]
         if self._content_mask is not None:
             debug("response content", request_id=self._request_id, content=shown(self._content_mask(piece)))
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})

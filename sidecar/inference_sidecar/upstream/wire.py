@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import certifi
 import httpx
@@ -21,7 +21,11 @@ from inference_config.schema import Config
 from ..runtime import Target
 from .embedded import EchoTransport
 from .proxy import Proxy, proxy_for
+from .traced import TracedTransport
 from .transport import PoolTransport
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Tracing
 
 MAX_CA_BYTES: Final = 16 * 1024 * 1024
 
@@ -30,14 +34,19 @@ class Wire:
     """One transport, with a count of what is open on it."""
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, key: object, usage: Callable[[], tuple[int, int]]
+        self,
+        transport: httpx.AsyncBaseTransport,
+        key: object,
+        usage: Callable[[], tuple[int, int]],
+        tracing: Tracing | None = None,
     ) -> None:
         """`key` is equal for configurations that may share this wire. `usage` counts the transport's connections:
-        those in use, and those that are idle."""
+        those in use, and those that are idle. `tracing` None: attempts have no spans."""
         self.key = key
         self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
+        self._way = transport if tracing is None else TracedTransport(transport, tracing)
         self._open = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -46,7 +55,7 @@ class Wire:
         """Send one request. The response's `aclose` ends its hold on this wire."""
         self._open += 1
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._way.handle_async_request(request)
         except BaseException:
             self._ended()
             raise
@@ -94,7 +103,13 @@ class _Held(httpx.AsyncByteStream):
                 wire._ended()  # noqa: SLF001  the two are one piece
 
 
-def wire_for(config: Config, target: Target, environ: Mapping[str, str], current: Wire | None) -> Wire:
+def wire_for(
+    config: Config,
+    target: Target,
+    environ: Mapping[str, str],
+    current: Wire | None,
+    tracing: Tracing | None = None,
+) -> Wire:
     """The wire for a configuration: `current` where it speaks the same way already, else a new one.
 
     Raises ConfigError where the CA file or a proxy's URL is unusable.
@@ -109,7 +124,7 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
-        return Wire(EchoTransport(), key, lambda: (0, 0))
+        return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
     transport = PoolTransport(
         ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
         connect_timeout=http.connect_timeout_secs,
@@ -118,7 +133,7 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
         max_connections=http.max_connections,
         proxy=_proxy(target.origin, environ),
     )
-    return Wire(transport, key, lambda: transport.usage)
+    return Wire(transport, key, lambda: transport.usage, tracing)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:

@@ -54,6 +54,11 @@ def lacking() -> str | None:
     return None
 
 
+OF_A_CLUSTER = ("kubernetes", "coredns", "helm", "pause")
+BESIDE_IT = ("prometheus", "collector")
+"""What the tests of telemetry ask and send to; no cluster needs them."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """`command` makes programs in the folder that it runs in; `compiler` tells what would compile them."""
@@ -92,6 +97,8 @@ def recipes() -> Iterator[Recipe]:
     )
     yield go_module("coredns", ".")
     yield go_module("helm", "tool")
+    yield go_module("prometheus", "tool")
+    yield go_module("collector", ".")
     source = SOURCES / "pause.c"
     flags = ("-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
     yield Recipe("pause", (source,), ("cc", "--version"), ("cc", *flags, "-o", "pause", str(source)))
@@ -115,11 +122,11 @@ def go_module(name: str, packages: str, *link_flags: str) -> Recipe:
 
 
 def programs(*only: str) -> dict[str, Path]:
-    """Every program by its name, or those of some recipes; made where it was not there yet. Others wait meanwhile."""
+    """A cluster's programs by their names, or those of some recipes; made where there were none. Others wait meanwhile."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folders = [made(recipe) for recipe in recipes() if not only or recipe.name in only]
+        folders = [made(recipe) for recipe in recipes() if recipe.name in (only or OF_A_CLUSTER)]
     return {program.name: program for folder in folders for program in folder.iterdir()}
 
 
