@@ -19,7 +19,7 @@ from pathlib import Path
 from inference_config import __version__
 
 from . import machine, measure, parts, plot, report, targets
-from .figures import DIRECT, LITELLM, NGINX, SIDECAR, TENSORZERO, TLS
+from .figures import DIRECT, LITELLM, NGINX, SIDECAR, TENSORZERO, TLS, Sample
 from .report import Setting
 from .run import Plan, Run
 
@@ -40,12 +40,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cores", default="0,1", help="the proxy's, the load's (0,1)")
     add("--foreign", type=float, default=0.03, help="part of a core that others may take (0.03)")
     add("--again", type=int, default=2, help="how often a disturbed measurement is done again (2)")
-    add(
-        "--sidecar",
-        type=Path,
-        default=Path(sys.prefix) / "bin" / "inference-sidecar",
-        help="which command to measure",
-    )
+    add("--sidecar", type=Path, help="which command to measure (this environment's inference-sidecar)")
     add(
         "--set",
         action="append",
@@ -56,6 +51,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--variant", action="append", default=[], metavar="NAME:VARIABLE=VALUE,…",
         help="another sidecar beside, as target sidecar-NAME")  # fmt: skip
     add("--out", type=Path, help="where to write data_path.{md,json,png} (bench/results, of a full run)")
+    add("--render", type=Path, metavar="JSON", help="measure nothing: write the table of an earlier run anew")
     return parser.parse_args(words)
 
 
@@ -97,6 +93,9 @@ def _versions(chosen: Sequence[targets.Target]) -> dict[str, str]:
 
 def main() -> int:
     asked = options()
+    if asked.render:
+        _written(*_read(asked.render), asked.out)
+        return 0
     chosen, scenarios = _chosen(asked), _scenarios(asked)
     proxy_core, load_core = (int(core) for core in asked.cores.split(","))
     plan = Plan(
@@ -109,25 +108,38 @@ def main() -> int:
     versions = _versions(chosen)
     os.sched_setaffinity(0, {load_core})
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, targets.upstream() as (upstream, load_pids):
-        starter = targets.Starter(Path(folder), upstream, proxy_core, asked.sidecar)
+        command = asked.sidecar or Path(sys.prefix) / "bin" / "inference-sidecar"
+        starter = targets.Starter(Path(folder), upstream, proxy_core, command)
         measured = Run(plan, starter, upstream, load_pids, Path(folder))
         measured.all()
-    whole = not (asked.only or asked.targets or asked.set or asked.variant)
+    whole = not (asked.only or asked.targets or asked.set or asked.variant or asked.sidecar)
     setting = Setting(
         machine.describe(), versions, asked.reps, asked.seconds, asked.foreign, measured.absent, whole
     )
-    text = report.markdown(measured.samples, setting)
-    print(text)
-    if out := asked.out or (parts.BENCH / "results" if whole else None):
-        out.mkdir(parents=True, exist_ok=True)
-        raw = {"setting": asdict(setting), "samples": [asdict(sample) for sample in measured.samples]}
-        (out / "data_path.md").write_text(text)
-        (out / "data_path.json").write_text(json.dumps(raw, indent=1) + "\n")
-        plot.draw(measured.samples, out / "data_path.png")
-    if whole and not asked.out:
-        page = parts.BENCH.parent / "docs" / "performance.md"
-        page.write_text(report.included(page.read_text(), measured.samples, setting))
+    _written(measured.samples, setting, asked.out)
     return 0
+
+
+def _written(samples: Sequence[Sample], setting: Setting, out: Path | None) -> None:
+    """The table on stdout; of a whole run, or where a place was named, all the rest in files."""
+    text = report.markdown(samples, setting)
+    print(text)
+    place = out or (parts.BENCH / "results" if setting.whole else None)
+    if place is None:
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    raw = {"setting": asdict(setting), "samples": [asdict(sample) for sample in samples]}
+    (place / "data_path.md").write_text(text)
+    (place / "data_path.json").write_text(json.dumps(raw, indent=1) + "\n")
+    plot.draw(samples, place / "data_path.png")
+    if out is None:
+        page = parts.BENCH.parent / "docs" / "performance.md"
+        page.write_text(report.included(page.read_text(), samples, setting))
+
+
+def _read(path: Path) -> tuple[list[Sample], Setting]:
+    raw = json.loads(path.read_text())
+    return [Sample(**sample) for sample in raw["samples"]], Setting(**raw["setting"])
 
 
 if __name__ == "__main__":

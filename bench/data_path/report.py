@@ -197,16 +197,21 @@ def _faults(samples: Sequence[Sample], setting: Setting) -> list[str]:
     return ["## What went wrong", "", *wrong, ""] if wrong else []
 
 
+def _told(setting: Setting) -> str:
+    told = "; ".join(
+        f"{name} {value}" for name, value in [*setting.machine.items(), *setting.versions.items()]
+    )
+    return f"Medians of {setting.repetitions} repetitions, {setting.seconds} s each. {told}."
+
+
 def markdown(samples: Sequence[Sample], setting: Setting) -> str:
     """The whole report."""
     # A run of a part is asked about that part.
     judged = [verdict for verdict in verdicts(samples) if setting.whole or verdict.value is not None]
-    told = [*setting.machine.items(), *setting.versions.items()]
     lines = [
         "# The data path", "",
-        f"Medians of {setting.repetitions} repetitions, each of {setting.seconds} s.",
         "docs/performance.md says what is measured, and how to read this.", "",
-        "; ".join(f"{name} {value}" for name, value in told) + ".", "",
+        _told(setting), "",
         *goals(judged),
         *_faults(samples, setting),
         *_disturbed(samples, setting),
@@ -229,8 +234,10 @@ def included(page: str, samples: Sequence[Sample], setting: Setting) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError("the page has no place for results")
-    told = "; ".join(
-        f"{name} {value}" for name, value in [*setting.machine.items(), *setting.versions.items()]
-    )
-    lines = [begin, "", *goals(verdicts(samples)), told + ".", ""]
-    return before + "\n".join(lines).replace("## Goals", "## Goals and results", 1) + "\n" + end + after
+    lines = [
+        begin, "", *goals(verdicts(samples)), _told(setting), "",
+        *_faults(samples, setting), *_disturbed(samples, setting),
+        "[The whole table](../bench/results/data_path.md).", "",
+        "![What each target does](../bench/results/data_path.png)", "",
+    ]  # fmt: skip
+    return before + "\n".join(lines) + end + after
