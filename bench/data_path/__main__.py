@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def main() -> int:
     parts.certificates()
     versions = _versions(chosen)
     os.sched_setaffinity(0, {load_core})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # and so end what was started
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, targets.upstream() as (upstream, load_pids):
         command = asked.sidecar or Path(sys.prefix) / "bin" / "inference-sidecar"
         starter = targets.Starter(Path(folder), upstream, proxy_core, command)

@@ -193,7 +193,9 @@ def _faults(samples: Sequence[Sample], setting: Setting) -> list[str]:
     if any(sample.target == SIDECAR for sample in samples) and not lookup(samples)(
         SIDECAR, "export", "exports"
     ):
-        wrong.append("- The sidecar exported no telemetry at all, and its figures are those without.")
+        wrong.append(
+            "- The sidecar exported no telemetry in some or all repetitions: its figures are those without."
+        )
     return ["## What went wrong", "", *wrong, ""] if wrong else []
 
 

@@ -89,7 +89,10 @@ def test_an_absent_target_and_a_wrong_answer_are_told() -> None:
     assert "- sidecar, plain, repetition 1: 7 answers were wrong: cut off" in text
 
 
-@pytest.mark.parametrize("exports", [[], [Sample(SIDECAR, "export", 0, {"exports": 0, "export_bytes": 0})]])
+NOT_EXPORTED = Sample(SIDECAR, "export" + TLS, 0, {"exports": 0, "export_bytes": 0})
+
+
+@pytest.mark.parametrize("exports", [[], [NOT_EXPORTED], [EXPORTED, NOT_EXPORTED]])
 def test_a_sidecar_that_exported_nothing_is_told(exports: list[Sample]) -> None:
     assert "exported no telemetry" in markdown([*RATES[:3], *exports], SETTING)
     assert "exported no telemetry" not in markdown(RATES, SETTING)
