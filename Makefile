@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
+.PHONY: help run test bench bench-operator check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,10 @@ run: $(VENV)/installed ## Serve the OpenAI API on http://127.0.0.1:3000/v1 (ARGS
 test: $(VENV)/installed-dev ## Run every test that this machine can run (ARGS="-k name" for some).
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(VENV)/installed-dev ## Run the benchmarks; bench/README.md says what they need.
+bench: $(VENV)/installed-dev ## Measure the data path beside other proxies, 15 minutes (see docs/performance.md).
+	@PYTHONPATH=bench $(BIN)/python -m data_path $(ARGS)
+
+bench-operator: $(VENV)/installed-dev ## Measure the operator at scale; bench/README.md says what it needs.
 	@PYTHONPATH=tests $(BIN)/python bench/operator_scale.py $(ARGS)
 
 check: $(VENV)/installed-dev ## Lint, format, types, layers.

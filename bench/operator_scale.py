@@ -2,7 +2,7 @@
 
 Enters: a kubeconfig (a cluster of one's own), or nothing: then a cluster is started and removed. Leaves: a table, and
 bench/results/operator_scale.{md,json}. Pods are objects without containers: their /status is a port of loopback, and
-kubelet's part is played where the operator's nudges pass by. Run it as `make bench`, or
+kubelet's part is played where the operator's nudges pass by. Run it as `make bench-operator`, or
 
     PYTHONPATH=tests .venv/bin/python bench/operator_scale.py [--configs 200] [--pods 1000] [--kubeconfig FILE]
 """

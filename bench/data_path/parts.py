@@ -1,0 +1,123 @@
+"""Everything that is measured with or beside, made once and kept below .cache/bench.
+
+Enters: the machine's compiler, Debian's packages, the package index. Leaves: paths of programs, a certificate.
+Must not: touch the project's own environment; each peer from the index has one of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import trustme
+
+BENCH = Path(__file__).resolve().parents[1]
+CACHE = BENCH.parent / ".cache" / "bench"
+PROGRAMS = CACHE / "bin"
+CERTIFICATES = CACHE / "tls"
+
+DAY_SECS = 86400  # a certificate is made anew each day, and so never out of date
+
+# What is looked for, and Debian's package that has it.
+DEBIAN = {
+    "nginx": "nginx-light",
+    "wrk": "wrk",
+    "cc": "gcc libc6-dev",
+    "make": "make",
+    "taskset": "util-linux",
+    "/usr/include/openssl/ssl.h": "libssl-dev",
+}
+PEERS = {"tensorzero": "tensorzero>=2026.6,<2026.7", "litellm": "litellm[proxy]>=1.80"}
+
+
+class Missing(Exception):
+    """A part that cannot be made here; the message says what to do."""
+
+
+def program(name: str) -> str:
+    """The path of a Debian program, also where sbin is not on the PATH."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    if found is None:
+        raise Missing(f"{name} is missing")
+    return found
+
+
+def _missing() -> list[str]:
+    packages = []
+    for what, package in DEBIAN.items():
+        try:
+            if not (what.startswith("/") and Path(what).exists()):
+                program(what)
+        except Missing:
+            packages += package.split()
+    return packages
+
+
+def debian() -> None:
+    """Install the packages that are missing.
+
+    Raises:
+        Missing: Some are, and this user may not install them.
+
+    """
+    packages = _missing()
+    if not packages:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Missing(f"these Debian packages are needed: {' '.join(packages)}")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["install", "--no-install-recommends", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    for words in (["update"], [*install, *packages]):
+        subprocess.run(["apt-get", "-q", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def native() -> None:
+    """Compile upstream and client where their sources are newer than they are."""
+    subprocess.run(
+        ["make", "--silent", "-C", str(BENCH / "native"), f"OUT={PROGRAMS}"], check=True, stdout=sys.stderr
+    )
+
+
+def certificates() -> None:
+    """A certificate of the upstream for 127.0.0.1, and the authority that issued it."""
+    chain = CERTIFICATES / "chain.pem"
+    if chain.exists() and time.time() - chain.stat().st_mtime < DAY_SECS:
+        return
+    CERTIFICATES.mkdir(parents=True, exist_ok=True)
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1", "localhost")
+    leaf.private_key_pem.write_to_path(CERTIFICATES / "key.pem")
+    authority.cert_pem.write_to_path(CERTIFICATES / "authority.pem")
+    chain.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+
+
+def peer(name: str) -> Path:
+    """The Python of a peer's own environment, which is made where it is not there yet or wants another version."""
+    home = CACHE / name
+    python, stamp = home / "bin" / "python", home / "installed"
+    if not stamp.exists() or stamp.read_text() != PEERS[name]:
+        print(
+            f"installing {PEERS[name]} into {home.relative_to(BENCH.parent)} ...", file=sys.stderr, flush=True
+        )
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        subprocess.run([*pip, PEERS[name]], check=True)
+        stamp.write_text(PEERS[name])
+    return python
+
+
+def version(python: Path, package: str) -> str:
+    """The version of a package in an environment."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run(
+        [str(python), "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def nginx_version() -> str:
+    told = subprocess.run([program("nginx"), "-v"], check=True, capture_output=True, text=True).stderr
+    return told.strip().rpartition("/")[2]
