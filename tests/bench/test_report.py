@@ -84,9 +84,11 @@ def test_an_absent_target_and_a_wrong_answer_are_told() -> None:
     absent = replace(
         SETTING, absent={"tensorzero": "tensorzero did not answer; its log ends:\n  ...\nno such port"}
     )
-    text = markdown([*RATES[:2], _rate(SIDECAR, 1, fault="7 answers were wrong: cut off"), EXPORTED], absent)
+    text = markdown(
+        [*RATES[:2], _rate(SIDECAR, 1, fault="wrong answers: 7, the first: cut off"), EXPORTED], absent
+    )
     assert "- tensorzero was given up: tensorzero did not answer; its log ends: … no such port" in text
-    assert "- sidecar, plain, repetition 1: 7 answers were wrong: cut off" in text
+    assert "- sidecar, plain, repetition 1: wrong answers: 7, the first: cut off" in text
 
 
 NOT_EXPORTED = Sample(SIDECAR, "export" + TLS, 0, {"exports": 0, "export_bytes": 0})
