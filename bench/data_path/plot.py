@@ -14,7 +14,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from .figures import DIRECT, SIDECAR, TLS, Lookup, Sample, difference, lookup
+from .figures import DIRECT, SIDECAR, TLS, Lookup, Sample, difference, lookup, ratio
 from .report import number
 
 COLOURS = {SIDECAR: "#1f6fb4", DIRECT: "#c9c9c9"}
