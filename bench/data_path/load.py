@@ -70,7 +70,7 @@ class Client:
             raise Broken(f"the client failed with {self.process.returncode}")
         found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         wrong = found["failed"] + found["mismatched"]
-        found["fault"] = f"{wrong} answers were wrong: {found['fault']}" if wrong else ""
+        found["fault"] = f"wrong answers: {wrong}, the first: {found['fault']}" if wrong else ""
         return found
 
 

@@ -14,15 +14,15 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from .figures import DIRECT, SIDECAR, TLS, Lookup, Sample, difference, lookup
+from .figures import DIRECT, SIDECAR, TLS, Lookup, Sample, difference, lookup, ratio
 from .report import number
 
 COLOURS = {SIDECAR: "#1f6fb4", DIRECT: "#c9c9c9"}
 OTHERS = "#7f7f7f"
 
 
-def _plain(scenario: str, name: str) -> Callable[[Lookup, str], float | None]:
-    return lambda look, target: look(target, scenario, name)
+def _plain(scenario: str, name: str, scale: float = 1) -> Callable[[Lookup, str], float | None]:
+    return lambda look, target: ratio(look(target, scenario, name), scale)
 
 
 def _added(scenario: str, name: str) -> Callable[[Lookup, str], float | None]:
@@ -36,7 +36,7 @@ PANELS: list[tuple[str, Callable[[Lookup, str], float | None], bool]] = [
     ("added p50 at 1, µs", _added("single", "p50_us"), True),
     ("added time to first token, µs", _added("first", "p50_us"), True),
     ("bursts, streams/s at 16, more is better", _plain("burst", "streams_per_s"), False),
-    ("200 paced streams, gap p99, µs", _plain("paced", "gap_p99_us"), False),
+    ("200 paced streams, gap p99, ms", _plain("paced", "gap_p99_us", 1000), False),
     ("200 paced streams, CPU of the proxy, %", _plain("paced", "cpu_pct"), False),
     ("RSS at 200 streams, MiB", _plain("paced", "rss_mib"), False),
     ("TLS upstream: plain requests/s at 16, more is better", _plain("plain" + TLS, "requests_per_s"), True),

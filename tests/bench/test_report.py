@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from data_path.figures import DIRECT, NGINX, SIDECAR, TLS, Sample
+from data_path.plot import draw
 from data_path.report import BEGIN, END, NOTHING, Setting, included, markdown, number
 
 SETTING = Setting({"processor": "a CPU", "cores": "2"}, {"nginx": "1.22"}, 3, 2, 0.03, {}, whole=False)
@@ -84,9 +86,11 @@ def test_an_absent_target_and_a_wrong_answer_are_told() -> None:
     absent = replace(
         SETTING, absent={"tensorzero": "tensorzero did not answer; its log ends:\n  ...\nno such port"}
     )
-    text = markdown([*RATES[:2], _rate(SIDECAR, 1, fault="7 answers were wrong: cut off"), EXPORTED], absent)
+    text = markdown(
+        [*RATES[:2], _rate(SIDECAR, 1, fault="wrong answers: 7, the first: cut off"), EXPORTED], absent
+    )
     assert "- tensorzero was given up: tensorzero did not answer; its log ends: … no such port" in text
-    assert "- sidecar, plain, repetition 1: 7 answers were wrong: cut off" in text
+    assert "- sidecar, plain, repetition 1: wrong answers: 7, the first: cut off" in text
 
 
 NOT_EXPORTED = Sample(SIDECAR, "export" + TLS, 0, {"exports": 0, "export_bytes": 0})
@@ -108,3 +112,11 @@ def test_a_page_gets_the_goals_between_its_markers_and_keeps_the_rest() -> None:
     assert included(once, RATES, SETTING) == once
     with pytest.raises(ValueError, match="no place for results"):
         included("a page without markers", RATES, SETTING)
+
+
+def test_a_picture_of_what_there_is(tmp_path: Path) -> None:
+    draw(RATES, tmp_path / "some.png")
+    draw([], tmp_path / "none.png")
+    some, none = ((tmp_path / name).read_bytes() for name in ("some.png", "none.png"))
+    assert some.startswith(b"\x89PNG")
+    assert len(some) > len(none)
