@@ -85,6 +85,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         with_part("selector", {"matchExpressions": [{"key": "app", "operator": "Exists", "values": ["x"]}]}),
         "Exists and DoesNotExist have none",
     ),
+    "gRPC's port": (with_part("sidecar.telemetry", {"endpoint": "https://collector.o:4317/v1"}), "over HTTP it is 4318"),
     "sampling": (with_part("sidecar.telemetry", {"sampling": 2}), "less than or equal to 1"),
     "level": (with_part("sidecar.logLevel", "loud"), "Unsupported value"),
 }  # fmt: skip

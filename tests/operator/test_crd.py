@@ -37,6 +37,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two bundles": ({"sidecar": {"caBundle": {"configMapRef": REF, "secretRef": REF}}}, "exactly one of configMapRef"),
     "no bundle": ({"sidecar": {"caBundle": {}}}, "exactly one of configMapRef"),
     "grpc": ({"sidecar": {"telemetry": {"protocol": "grpc"}}}, "spec.sidecar.telemetry.protocol: Input should be 'http/protobuf'"),
+    "gRPC's port": ({"sidecar": {"telemetry": {"endpoint": "http://collector:4317"}}}, "over HTTP it is 4318"),
     "share": ({"sidecar": {"telemetry": {"sampling": 1.5}}}, "spec.sidecar.telemetry.sampling: Input should be less"),
     "values missing": ({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In and NotIn need values"),
     "values for nothing": (

@@ -51,6 +51,10 @@ ENV_RULE: Final = Rule(
 VALUE_RULE: Final = Rule(
     "!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"
 )
+RECEIVER_RULE: Final = Rule(
+    "!has(self.endpoint) || !self.endpoint.matches('^https?://[^/]*:4317(/.*)?$')",
+    "endpoint: 4317 is OTLP's port for gRPC, which the sidecar does not speak; over HTTP it is 4318",
+)
 CA_RULE: Final = Rule(
     "has(self.configMapRef) != has(self.secretRef)", "exactly one of configMapRef and secretRef is needed"
 )

@@ -7,6 +7,7 @@ does, for `kubectl explain`. Must not hold a hot setting's bounds: those are the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -23,6 +24,7 @@ from .rules import (
     ENV_RULE,
     KEY_RULE,
     PORTS_RULE,
+    RECEIVER_RULE,
     RESERVED_PREFIX,
     RESERVED_VARIABLES,
     SELECTOR_RULE,
@@ -197,6 +199,8 @@ class CaBundle(Part):
 class Telemetry(Part):
     """Where the sidecar sends traces and metrics. Nothing is sent without an endpoint."""
 
+    model_config = rules(RECEIVER_RULE)
+
     endpoint: str | None = Field(
         None, max_length=2048, pattern=r"^https?://[!-~]+$",
         description="Base URL of an OTLP receiver over HTTP, such as http://collector.observability:4318.",
@@ -219,6 +223,12 @@ class Telemetry(Part):
         max_length=64,
         description="Attributes added to the pod's own, such as deployment.environment.",
     )
+
+    @model_validator(mode="after")
+    def _over_http(self) -> Self:
+        if self.endpoint is not None and re.fullmatch(r"https?://[^/]*:4317(/.*)?", self.endpoint):
+            raise ValueError(RECEIVER_RULE.message)
+        return self
 
 
 class Sidecar(Part):
