@@ -126,7 +126,11 @@ def main() -> int:
     )
     commands = {"build": make, "up": up, "env": env, "down": down}
     parser.add_argument("command", choices=commands)
-    return commands[parser.parse_args().command]()
+    try:
+        return commands[parser.parse_args().command]()
+    except AssertionError as error:  # how the tests' tools say what went wrong, and with a note what they saw
+        print(error, *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
