@@ -18,7 +18,9 @@ from httpcore._async.http11 import AsyncHTTP11Connection, HTTP11ConnectionByteSt
 from direct.peers import Peer, Server, Signal, deaf_listener
 from direct.transport import BOTH_LOOPS, OK, Run, always, fetch, pieces, transport
 from inference_sidecar.errors import UpstreamConnectError, UpstreamDisconnected
-from inference_sidecar.upstream import net, pool
+from inference_sidecar.upstream import pool
+from inference_sidecar.upstream.dial import race
+from inference_sidecar.upstream.link import Link
 
 pytestmark = BOTH_LOOPS
 
@@ -276,13 +278,13 @@ def test_the_second_address_serves_where_the_first_does_not(run: Run, first: str
         listener.close()
 
     async def scenario() -> None:
-        links: set[net.Link] = set()
+        links: set[Link] = set()
         with Server(always()) as server:
             addresses = [
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))
                 for number in (port, server.port)
             ]
-            link = await net._race(addresses, links)
+            link = await race(addresses, links)
             assert link.sock.getpeername()[1] == server.port
             await asyncio.sleep(0)  # the loser closes in its own task's next turn
             await asyncio.sleep(0)
