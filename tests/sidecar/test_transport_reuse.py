@@ -1,4 +1,4 @@
-"""Which connection of a PoolTransport carries a request, on asyncio and on uvloop.
+"""Which connection of either transport carries a request, on asyncio and on uvloop.
 
 Covered: reuse and every reason against it (its answer's framing, bytes left over, staleness, `fresh`), the
 bounds on idle connections in number and time, room for another origin, opening: refused, unknown, deaf,
@@ -13,16 +13,14 @@ import time
 
 import httpx
 import pytest
-from httpcore._async.http11 import AsyncHTTP11Connection, HTTP11ConnectionByteStream
 
 from direct.peers import Peer, Server, Signal, deaf_listener
-from direct.transport import BOTH_LOOPS, OK, Run, always, fetch, pieces, transport
+from direct.transport import EVERY_WAY, OK, Run, always, fetch, pieces, transport
 from inference_sidecar.errors import UpstreamConnectError, UpstreamDisconnected
-from inference_sidecar.upstream import pool
 from inference_sidecar.upstream.dial import race
 from inference_sidecar.upstream.link import Link
 
-pytestmark = BOTH_LOOPS
+pytestmark = EVERY_WAY
 
 
 @pytest.mark.parametrize(
@@ -192,17 +190,6 @@ def test_an_idle_connection_ends_with_its_time_though_no_request_comes(run: Run)
                 assert made.connections == 1
                 await gone.seen()
                 assert made.connections == 0
-
-    run(scenario)
-
-
-def test_the_place_where_httpcore_keeps_its_parser(run: Run) -> None:
-    """The one private path that is relied upon: should a release move it, this says so before a user does."""
-
-    async def scenario() -> None:
-        connection = AsyncHTTP11Connection(None, None)  # type: ignore[arg-type]
-        stream = HTTP11ConnectionByteStream(connection, None)  # type: ignore[arg-type]
-        assert pool._PARSER(stream).trailing_data == (b"", False)
 
     run(scenario)
 

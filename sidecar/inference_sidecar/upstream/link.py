@@ -155,13 +155,19 @@ class Layer(Protocol):
 
 
 class Secure:
-    """TLS over a layer (over TLS again, where an https proxy carries an https upstream)."""
+    """TLS over a layer (over TLS again, where an https proxy carries an https upstream).
+
+    `receive` and `send` wait on the layer. `decrypt` and `encrypt` wait for nothing and leave the layer to
+    whoever calls them: once the handshake is done, one pair is used or the other. `ended`: TLS itself told
+    `decrypt` of the end.
+    """
 
     def __init__(self, lower: Layer, context: ssl.SSLContext, host: str) -> None:
         self._lower = lower
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._failure: ssl.SSLError | None = None
+        self.ended = False
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     @property
@@ -206,6 +212,34 @@ class Secure:
             except ssl.SSLWantReadError:
                 await self._feed()
             await self._flush(listen)
+
+    def decrypt(self, raw: bytes) -> bytes:
+        """What the bytes say that came. Raises ssl.SSLError, before which nothing is lost: what could be read
+        was given, and the next call raises."""
+        if self._failure is not None:
+            raise self._failure
+        self._incoming.write(raw)
+        plain = []
+        try:
+            while self._incoming.pending or self.tls.pending():
+                piece = self.tls.read(CHUNK)
+                if not piece:
+                    self.ended = True
+                    break
+                plain.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self._failure = exc
+            if not plain:
+                raise
+        return plain[0] if len(plain) == 1 else b"".join(plain)
+
+    def encrypt(self, data: memoryview) -> bytes:
+        """`data` as it goes over the wire. Raises ssl.SSLError."""
+        if data:
+            self.tls.write(data)
+        return self._outgoing.read()
 
     async def _flush(self, hear: Hear) -> None:
         if self._outgoing.pending:
