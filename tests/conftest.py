@@ -17,8 +17,21 @@ import pytest
 
 from harness import answers
 from harness.evidence import EVIDENCE
-from harness.process import Sidecar, Start, merged
+from harness.process import OF_THE_RUN, Sidecar, Start, merged
 from harness.upstream import ScriptedUpstream
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport", choices=("asyncio", "httpcore"),
+        help="what every sidecar of this run speaks upstream with (inference.http.transport); default: auto",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    transport = config.getoption("--transport")
+    if transport is not None:
+        OF_THE_RUN["INFERENCE_INFERENCE_HTTP_TRANSPORT"] = transport
 
 
 @pytest.fixture(autouse=True)

@@ -10,18 +10,17 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import certifi
 import httpx
 
 from inference_config.load import ConfigError, Problem
-from inference_config.schema import Config
+from inference_config.schema import Config, Http
 
 from ..runtime import Target
 from .embedded import EchoTransport
 from .proxy import Proxy, proxy_for
-from .transport import PoolTransport
 
 MAX_CA_BYTES: Final = 16 * 1024 * 1024
 
@@ -95,21 +94,36 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
     authorities = _read(http.ca_file)
     key = (
         inference.provider, inference.base_url, authorities, http.connect_timeout_secs, http.keep_alive_secs,
-        http.max_idle_connections, http.max_connections,
+        http.max_idle_connections, http.max_connections, http.transport,
     )  # fmt: skip
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
         return Wire(EchoTransport(), key)
-    transport = PoolTransport(
-        ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
-        connect_timeout=http.connect_timeout_secs,
-        keep_alive=http.keep_alive_secs,
-        max_idle=http.max_idle_connections,
-        max_connections=http.max_connections,
-        proxy=_proxy(target.origin, environ),
-    )
-    return Wire(transport, key)
+    context = _ssl_context(authorities, http.ca_file) if target.scheme == "https" else None
+    return Wire(_transport(http, context, _proxy(target.origin, environ)), key)
+
+
+def _transport(http: Http, context: ssl.SSLContext | None, proxy: Proxy | None) -> httpx.AsyncBaseTransport:
+    """What speaks HTTP. Only what is used is imported: each has a parser and more of its own."""
+    settings: dict[str, Any] = {
+        "ssl_context": context,
+        "connect_timeout": http.connect_timeout_secs,
+        "keep_alive": http.keep_alive_secs,
+        "max_idle": http.max_idle_connections,
+        "max_connections": http.max_connections,
+    }
+    if http.transport == "asyncio":
+        if proxy is not None:
+            raise ConfigError(
+                [Problem("inference.http.transport", "asyncio, and a proxy", "auto or httpcore")]
+            )
+        from .asyncio_transport import AsyncioTransport  # noqa: PLC0415
+
+        return AsyncioTransport(**settings)
+    from .transport import PoolTransport  # noqa: PLC0415
+
+    return PoolTransport(**settings, proxy=proxy)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:
