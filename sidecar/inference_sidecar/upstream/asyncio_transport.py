@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
 from typing import Final
 
 import httpx
@@ -82,7 +81,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             head = RequestHead(request.method.encode("ascii"), target, request.headers.raw)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
-        assert isinstance(stream, Iterable | httpx.AsyncByteStream)
+        body = b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream
         await self._places.acquire()
         connection: Connection | None = None
         try:
@@ -90,7 +89,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
                 connection = self._take(origin)
             if connection is None:
                 connection = await self._connect(origin)
-            answer = await connection.exchange(request.method, head, stream)
+            answer = await connection.exchange(request.method, head, body)
         except BaseException as exc:
             self._give_back(connection, keep=False)
             if isinstance(exc, Mismatch):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable
 from typing import Final
 
 from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError
@@ -88,9 +88,7 @@ class Connection:
         self._readable()
         return not self._over
 
-    async def exchange(
-        self, method: str, head: RequestHead, body: Iterable[bytes] | AsyncIterable[bytes]
-    ) -> Answer:
+    async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
         """Send a request and wait for the head of its answer. Raises UpstreamError, Mismatch, and what `body`
         raises; then the connection has to be closed."""
         self._used = self._answer is not None
@@ -99,8 +97,8 @@ class Connection:
         if self._secure is not None and not self._used:
             self._received(b"")  # what came together with the end of the handshake
         self._listen()
-        if isinstance(body, Iterable):
-            self._unsent = not await self._send(head, b"".join(body))
+        if isinstance(body, bytes):
+            self._unsent = not await self._send(head, body)
         else:
             self._unsent = not await self._upload(head, body)
         while not answer.status:
