@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pytest
 
+from direct.misframed import BODY_FAULTS, CHUNKED, HEAD_FAULTS, OK, SIX
 from inference_sidecar.upstream.framing import (
     MAX_EXTENSION,
     MAX_FIELDS,
@@ -21,9 +22,6 @@ from inference_sidecar.upstream.framing import (
     Unwritable,
 )
 
-OK = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-SIX = OK + b"Content-Length: 6\r\n\r\n"
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 
 
@@ -122,98 +120,12 @@ def test_what_comes_after_the_end_is_no_part_of_it(whole: bytes, extra: bytes, s
     assert got in (b"abcdef", b"")
 
 
-HEAD_FAULTS = {
-    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-    "another protocol, that waits": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "zeros": bytes(8),
-    "a blank line first": b"\r\n" + SIX,
-    "ICY": b"ICY 200 OK\r\n\r\n",
-    "RTSP": b"RTSP/1.0 200 OK\r\n\r\n",
-    "small letters": b"http/1.1 200 OK\r\n\r\n",
-    "HTTP/2": b"HTTP/2.0 200 OK\r\n\r\n",
-    "HTTP/1.2": b"HTTP/1.2 200 OK\r\n\r\n",
-    "HTTP/0.9": b"HTTP/0.9 200 OK\r\n\r\n",
-    "two digits": b"HTTP/1.1 20 OK\r\n\r\n",
-    "four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
-    "a zero in front": b"HTTP/1.1 020 OK\r\n\r\n",
-    "two blanks": b"HTTP/1.1  200 OK\r\n\r\n",
-    "a tab": b"HTTP/1.1\t200 OK\r\n\r\n",
-    "a control character in the reason": b"HTTP/1.1 200 O\x01K\r\n\r\n",
-    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    "101 without a word": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    "interim without end": b"HTTP/1.1 102 P\r\n\r\n" * (MAX_INTERIM + 1),
-    "LF after the status": b"HTTP/1.1 200 OK\nX: a\r\n\r\n",
-    "LF after a field": OK + b"X: a\nY: b\r\n\r\n",
-    "LF alone": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    "CR alone": OK + b"X: a\rContent-Length: 0\r\n\r\n",
-    "CR CR LF": OK + b"X: a\r\r\nY: b\r\n\r\n",
-    "NUL": OK + b"X: a\0b\r\n\r\n",
-    "a control character": OK + b"X: a\x01b\r\n\r\n",
-    "DEL": OK + b"X: a\x7fb\r\n\r\n",
-    "a folded line": OK + b"X: a\r\n b\r\n\r\n",
-    "a folded line at the start": OK + b" X: a\r\n\r\n",
-    "a folded coding": OK + b"Transfer-Encoding:\r\n chunked\r\n\r\n",
-    "a blank before the colon": OK + b"Content-Length : 6\r\n\r\n",
-    "no name": OK + b": a\r\n\r\n",
-    "no colon": OK + b"Content-Length\r\n\r\n",
-    "a name that is no token": OK + b"Content(Length: 6\r\n\r\n",
-    "two lengths": OK + b"Content-Length: 6\r\nContent-Length: 7\r\n\r\n",
-    "one length twice": OK + b"Content-Length: 6\r\ncontent-length: 6\r\n\r\n",
-    "a list of lengths": OK + b"Content-Length: 6, 6\r\n\r\n",
-    "no length": OK + b"Content-Length: \r\n\r\n",
-    "a negative length": OK + b"Content-Length: -6\r\n\r\n",
-    "a length with a sign": OK + b"Content-Length: +6\r\n\r\n",
-    "a hexadecimal length": OK + b"Content-Length: 0x6\r\n\r\n",
-    "a length that Python reads": OK + b"Content-Length: 1_0\r\n\r\n",
-    "a length with a blank": OK + b"Content-Length: 1 0\r\n\r\n",
-    "a length beyond 64 bits": OK + b"Content-Length: 18446744073709551622\r\n\r\n",
-    "a length beyond use": OK + b"Content-Length: 6000000000000000000\r\n\r\n",
-    "length and coding": OK + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "coding and length": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n",
-    "chunked twice": OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n",
-    "chunked on two lines": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "gzip and chunked": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
-    "chunked and gzip": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n",
-    "identity": OK + b"Transfer-Encoding: identity\r\n\r\n",
-    "no coding": OK + b"Transfer-Encoding: \r\n\r\n",
-    "almost chunked": OK + b"Transfer-Encoding: xchunked\r\n\r\n",
-    "a vertical tab before chunked": OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n",
-    "chunked in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-}
-
-
 @in_steps
 @pytest.mark.parametrize("data", HEAD_FAULTS.values(), ids=HEAD_FAULTS)
 def test_a_head_that_is_none(data: bytes, step: int) -> None:
     answer, body = read(data + b"6\r\nabcdef\r\n0\r\n\r\n", step=step)
     assert answer.fault is not None
     assert (answer.status, answer.complete, answer.reusable, body) == (0, False, False, b"")
-
-
-BODY_FAULTS = {
-    "not hexadecimal": (b"xyz\r\nabc\r\n", b""),
-    "not hexadecimal, that waits": (b"xy", b""),
-    "a sign": (b"+6\r\nabcdef\r\n", b""),
-    "a prefix": (b"0x6\r\nabcdef\r\n", b""),
-    "what Python reads": (b"1_0\r\n0123456789abcdef\r\n", b""),
-    "a blank in front": (b" 6\r\nabcdef\r\n", b""),
-    "an empty line": (b"\r\n6\r\nabcdef\r\n", b""),
-    "no size": (b";x\r\nabcdef\r\n", b""),
-    "a size beyond use": (b"1234567890abcdef\r\nabc", b""),
-    "LF after the size": (b"6\nabcdef\r\n", b""),
-    "CR after the size": (b"6\rabcdef\r\n", b""),
-    "LF in an extension": (b"6;a\nb\r\nabcdef\r\n", b""),
-    "CR in an extension": (b"6;a\rb\r\nabcdef\r\n", b""),
-    "NUL in an extension": (b"6;\0\r\nabcdef\r\n", b""),
-    "LF after the chunk": (b"6\r\nabcdef\n0\r\n\r\n", b"abcdef"),
-    "a chunk longer than said": (b"6\r\nabcdefg\r\n0\r\n\r\n", b"abcdef"),
-    "a chunk shorter than said": (b"6\r\nabcde\r\n0\r\n\r\n", b"abcde\r"),
-    "the second chunk": (b"3\r\nabc\r\n3\r\ndef\r\nno\r\n", b"abcdef"),
-    "LF in the trailers": (b"6\r\nabcdef\r\n0\r\nT: 1\n\r\n\r\n", b"abcdef"),
-    "a trailer that is no field": (b"6\r\nabcdef\r\n0\r\nHTTP/1.1 200 OK\r\n\r\n", b"abcdef"),
-    "a folded trailer": (b"6\r\nabcdef\r\n0\r\nT: 1\r\n 2\r\n\r\n", b"abcdef"),
-    "no line end at the end": (b"6\r\nabcdef\r\n0\r\nx\r\n\r\n", b"abcdef"),
-}
 
 
 @in_steps

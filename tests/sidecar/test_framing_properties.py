@@ -196,8 +196,8 @@ def test_damage(sent: Sent, damage: list[tuple[str, int, bytes]], cuts: list[int
     read = ours(data, sent.bare, cuts)
     assert read == ours(data, sent.bare, []), "split otherwise, it says something else"
     assert is_part_of(read.body, data)
-    assert not read.over, "another answer was behind it"
     judge = h11s(data, sent.bare)
+    assert judge.over or not read.over, "the poison is behind it, or it is no answer"
     if read.complete and not judge.fault:
         assert read[:4] == judge[:4]
 
