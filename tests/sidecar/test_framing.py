@@ -1,4 +1,4 @@
-"""What the bytes of an answer say, by table: `framing.Answer`; and the head of a request, `framing.RequestHead`.
+"""What the bytes of an answer say, by table: `framing.Answer`; and the head of a request, `request.RequestHead`.
 
 Covered: every way to frame a body, at one go and byte by byte; every way to frame it wrongly, each with its
 reason; what comes after the end; every bound at its exact edge; what a connection may do after an answer; a
@@ -18,9 +18,8 @@ from inference_sidecar.upstream.framing import (
     MAX_INTERIM,
     MAX_TRAILERS,
     Answer,
-    RequestHead,
-    Unwritable,
 )
+from inference_sidecar.upstream.request import RequestHead, Unwritable
 
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 
@@ -236,6 +235,9 @@ def test_the_head_of_a_request() -> None:
         (b"GET", b"/", [HOST, (b"a", b"\0")]),
         (b"GET", b"/", [HOST, (b"a", b"\x7f")]),
         (b"GET", b"/", [HOST, (b"content-length", b"-1")]),
+        (b"GET", b"/", [HOST, (b"content-length", b"")]),
+        (b"GET", b"/", [HOST, (b"content-length", b"9" * 5000)]),
+        (b"GET", b"/", [HOST, (b"content-length", b"1_0")]),
         (b"GET", b"/", [HOST, (b"content-length", b"1"), (b"Content-Length", b"1")]),
         (b"GET", b"/", [HOST, (b"content-length", b"1"), (b"transfer-encoding", b"chunked")]),
         (b"GET", b"/", [HOST, (b"transfer-encoding", b"gzip, chunked")]),

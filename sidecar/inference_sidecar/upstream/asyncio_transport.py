@@ -20,10 +20,11 @@ from typing import Final
 import httpx
 
 from ..errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTLSError
-from .connection import Connection, Mismatch
+from .connection import Connection
 from .dial import dial, reason
-from .framing import Answer, RequestHead, Unwritable
+from .framing import Answer
 from .link import Link, Secure
+from .request import RequestHead, Unwritable
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -92,7 +93,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             answer = await connection.exchange(request.method, head, body)
         except BaseException as exc:
             self._give_back(connection, keep=False)
-            if isinstance(exc, Mismatch):
+            if isinstance(exc, Unwritable):
                 raise _unwritable(origin, sent=True) from None
             raise
         return httpx.Response(

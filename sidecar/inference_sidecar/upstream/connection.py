@@ -17,21 +17,19 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterable, Callable
+from contextlib import aclosing
 from typing import Final
 
 from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError
 from .dial import reason
-from .framing import Answer, RequestHead
+from .framing import Answer
 from .link import CHUNK, STREAK, TLS_PIECE, Link, Secure
+from .request import RequestHead, Unwritable, framed
 
 HIGH_WATER: Final = 2 * CHUNK
 """Bytes of a body that may lie unread before the socket is left alone; what was read last comes on top."""
 JOINED: Final = 64 * 1024
 """A body up to this size goes up together with its head."""
-
-
-class Mismatch(Exception):
-    """A request's body is longer or shorter than its head says."""
 
 
 class Connection:
@@ -89,7 +87,7 @@ class Connection:
         return not self._over
 
     async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
-        """Send a request and wait for the head of its answer. Raises UpstreamError, Mismatch, and what `body`
+        """Send a request and wait for the head of its answer. Raises UpstreamError, Unwritable, and what `body`
         raises; then the connection has to be closed."""
         self._used = self._answer is not None
         self._head = head
@@ -97,10 +95,7 @@ class Connection:
         if self._secure is not None and not self._used:
             self._received(b"")  # what came together with the end of the handshake
         self._listen()
-        if isinstance(body, bytes):
-            self._unsent = not await self._send(head, body)
-        else:
-            self._unsent = not await self._upload(head, body)
+        self._unsent = not await self._send(head, body)
         while not answer.status:
             if answer.fault is not None or self._over:
                 raise self._failure(answer)
@@ -134,30 +129,19 @@ class Connection:
 
     # Sending
 
-    async def _send(self, head: RequestHead, body: bytes) -> bool:
-        """A request whose body is at hand. Returns whether it went up whole."""
+    async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
+        """Returns whether the request went up whole."""
+        if not isinstance(body, bytes):
+            async with aclosing(framed(head, body)) as pieces:
+                async for piece in pieces:
+                    if not await self._write(piece):
+                        return False
+            return True
         if len(body) != head.length:
-            raise Mismatch
+            raise Unwritable
         if len(body) <= JOINED:
             return await self._write(head.data + body)
         return await self._write(head.data) and await self._write(body)
-
-    async def _upload(self, head: RequestHead, body: AsyncIterable[bytes]) -> bool:
-        """A request whose body comes piece by piece. Returns whether it went up whole."""
-        left = head.length
-        if not await self._write(head.data):
-            return False
-        async for piece in body:
-            if left is not None:
-                left -= len(piece)
-                if left < 0:
-                    raise Mismatch
-            framed = piece if left is not None or not piece else b"%x\r\n%b\r\n" % (len(piece), piece)
-            if not await self._write(framed):
-                return False
-        if left:
-            raise Mismatch
-        return left is not None or await self._write(b"0\r\n\r\n")
 
     async def _write(self, data: bytes) -> bool:
         """Returns whether all of it went: not where the peer wants no more, or takes no more."""

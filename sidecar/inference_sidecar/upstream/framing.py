@@ -1,7 +1,7 @@
-"""HTTP/1.1 as bytes: the head of a request, and what the bytes of an answer say. No I/O.
+"""What the bytes of an answer say, by HTTP/1.1. No I/O.
 
-Enters: what a request consists of; an answer's bytes, split anywhere. Leaves: bytes to send; status, header
-lines, body, and whether the answer is whole; or a fault, told without quoting a byte of it.
+Enters: an answer's bytes, split anywhere. Leaves: status, header lines, body, and whether the answer is whole; or
+a fault, told without quoting a byte of it.
 
 - The same bytes give the same answer however they were split, and the same body before the same fault.
 - What cannot be framed beyond doubt is a fault, never a guess. Nothing that comes after an answer's end is
@@ -17,7 +17,7 @@ cannot be told that an answer is to HEAD, and bounds no chunk extension.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -50,51 +50,6 @@ _CHUNK_BEGUN: Final = re.compile(
 )
 _TRAILERS: Final = re.compile(rb"\r\n(?:[%b]+:[%b]*\r\n)*\r\n" % (_TOKEN, _TEXT))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
-
-_NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
-
-
-class Unwritable(ValueError):
-    """A request that cannot be written as HTTP/1.1. Says nothing of what it held: that may be the key."""
-
-
-class RequestHead:
-    """The head of a request as it goes out. `length`: of its body in bytes, None where the body is chunked.
-    `closes`: the request itself asks that its connection be closed."""
-
-    __slots__ = ("closes", "data", "length")
-
-    def __init__(self, method: bytes, target: bytes, lines: Sequence[tuple[bytes, bytes]]) -> None:
-        """Raises Unwritable."""
-        names, values = [name for name, _ in lines], [value for _, value in lines]
-        if (
-            not (target and method and all(names))
-            or method == b"CONNECT"
-            or b"".join([method, *names]).translate(None, _NAME_BYTES)
-            or b"".join(values).translate(None, _VALUE_BYTES)
-            or target.translate(None, _TARGET_BYTES)
-        ):
-            raise Unwritable
-        framing: dict[bytes, bytes] = {}
-        hosts = 0
-        out = [b"%b %b HTTP/1.1" % (method, target)]
-        for name, value in lines:
-            key = name.lower()
-            hosts += key == b"host"
-            if key in _FRAMING:
-                framing[key] = framing[key] + b"," + value if key in framing else value
-            out.append(b"%b: %b" % (name, value))
-        coding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length", b"0")
-        if hosts != 1 or not _LENGTH.fullmatch(length):
-            raise Unwritable
-        if coding is not None and (b"content-length" in framing or coding.lower() != b"chunked"):
-            raise Unwritable
-        out.append(b"\r\n")
-        self.data = b"\r\n".join(out)
-        self.length = int(length) if coding is None else None
-        self.closes = b"close" in _tokens(framing.get(b"connection", b""))
 
 
 class Answer:
@@ -208,7 +163,7 @@ class Answer:
         if length is not None and not _LENGTH.fullmatch(length):
             self._fail("its content-length is no length")
             return
-        self.reusable = version == b"1" and b"close" not in _tokens(self._framing.get(b"connection", b""))
+        self.reusable = version == b"1" and not closes(self._framing.get(b"connection", b""))
         kept_for = _KEPT_FOR.search(self._framing.get(b"keep-alive", b""))
         self.kept_for = int(kept_for[1]) if kept_for is not None else None
         if self._bare or status in (204, 304):
@@ -284,5 +239,6 @@ class Answer:
         return b""
 
 
-def _tokens(value: bytes) -> set[bytes]:
-    return {token.strip(b" \t") for token in value.lower().split(b",")}
+def closes(connection: bytes) -> bool:
+    """Whether a Connection header says that the connection is to be closed."""
+    return any(option.strip(b" \t") == b"close" for option in connection.lower().split(b","))
