@@ -91,6 +91,9 @@ class Upstream:
     def __init__(self, runtime: Runtime, wire: Wire) -> None:
         self.runtime = runtime
         self.wire = wire
+        target = runtime.target
+        # To build one takes longer than all that a request does with it.
+        self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
 
     async def send(self, call: Call, attempts: Attempts) -> Answer:
         """Send a call until an answer has begun or nothing more can be done.
@@ -211,10 +214,9 @@ class Upstream:
         headers = own + [line for line in call.headers if line[0] not in names]
         if isinstance(body, bytes):
             headers.append((b"content-length", b"%d" % len(body)))
-        url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
         return httpx.Request(
             call.method,
-            url,
+            self._url,
             headers=headers,
             stream=_stream(body),
             extensions={

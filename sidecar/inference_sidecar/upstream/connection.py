@@ -165,7 +165,7 @@ class Connection:
             if self._refused():
                 return False
             try:
-                sent = sock.send(view)
+                sent = sock.send(view[:TLS_PIECE])
             except BlockingIOError:
                 await self._wait(writable=True)
                 continue

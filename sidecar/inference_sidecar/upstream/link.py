@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 CHUNK: Final = 64 * 1024
 """Bytes received at once."""
 TLS_PIECE: Final = 128 * 1024
-"""Plaintext encrypted at once: bounds the copy that encryption makes."""
+"""Plaintext encrypted at once: bounds the copy that encryption makes, and the time without the loop."""
 STREAK: Final = 16
 """Operations without a wait after which the loop gets its turn."""
 
