@@ -50,8 +50,9 @@ def test_reuse(run: Run, answer: bytes, connections: int) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("turns", [True, False], ids=["the loop turned", "no turn of the loop"])
 @pytest.mark.parametrize("ending", ["close", "reset", "late bytes"])
-def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str) -> None:
+def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str, turns: bool) -> None:
     ended = Signal()
 
     def part(peer: Peer) -> None:
@@ -76,8 +77,35 @@ def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str) -> No
                 assert (await fetch(made, server.url()))[1] == b"ok"
                 assert made.connections == 1
                 read.set()
-                await ended.seen()
+                if turns:
+                    await ended.seen()
+                else:
+                    ended.wait()
                 assert (await fetch(made, server.url()))[1] == b"ok"
+                assert server.accepted == 2
+
+    run(scenario)
+
+
+def test_a_request_that_asks_for_the_close_is_the_last(run: Run) -> None:
+    async def scenario() -> None:
+        with Server(always()) as server:
+            async with transport() as made:
+                request = httpx.Request("GET", server.url(), headers={"Connection": "close"})
+                response = await made.handle_async_request(request)
+                assert [piece async for piece in pieces(response)] == [b"ok"]
+                assert made.connections == 0
+
+    run(scenario)
+
+
+def test_an_idle_connection_past_its_time_is_not_used_though_nothing_swept_it(run: Run) -> None:
+    async def scenario() -> None:
+        with Server(always()) as server:
+            async with transport(keep_alive=0.1) as made:
+                await fetch(made, server.url())
+                time.sleep(0.15)  # noqa: ASYNC251  the loop must not get its turn
+                await fetch(made, server.url())
                 assert server.accepted == 2
 
     run(scenario)

@@ -9,6 +9,8 @@ head says. Left out: what both transports promise, which the other files have.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,7 +24,13 @@ from hypothesis import strategies as st
 from direct.misframed import BODY_FAULTS, CHUNKED, HEAD_FAULTS
 from direct.peers import Peer, Server, Signal
 from direct.transport import OK, OURS, Run, Upload, always, fetch, pieces, transport, upload
-from inference_sidecar.errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError
+from inference_sidecar.errors import (
+    UpstreamConnectError,
+    UpstreamDisconnected,
+    UpstreamError,
+    UpstreamProtocolError,
+)
+from inference_sidecar.upstream import asyncio_transport
 from inference_sidecar.upstream.connection import HIGH_WATER
 from inference_sidecar.upstream.link import CHUNK
 
@@ -106,11 +114,14 @@ def test_damage_never_hangs_nor_reaches_the_next_request(run: Run) -> None:
             if head.startswith(b"GET /good"):
                 peer.send(OK)
                 continue
-            for piece in plan["pieces"]:
-                peer.send(piece)
-            if plan["ending"] != "open":
-                getattr(peer, plan["ending"])()
-                return
+            try:
+                for piece in plan["pieces"]:
+                    peer.send(piece)
+                if plan["ending"] != "open":
+                    getattr(peer, plan["ending"])()
+                    return
+            finally:
+                plan["done"].set()
 
     async def one(made: httpx.AsyncBaseTransport, server: Server, data: bytes) -> None:
         body = b""
@@ -125,6 +136,9 @@ def test_damage_never_hangs_nor_reaches_the_next_request(run: Run) -> None:
             assert plan["ending"] == "open", "a connection ended, and its reader waited on"
         rest = iter(data)
         assert all(byte in rest for byte in body), "a byte that was not sent, or not in this order"
+        await plan[
+            "done"
+        ].seen()  # what comes only after the next request went up is its answer: nobody can tell
         response, good = await fetch(made, server.url("/good"))
         assert (response.status_code, good) == (200, b"ok")
 
@@ -135,7 +149,7 @@ def test_damage_never_hangs_nor_reaches_the_next_request(run: Run) -> None:
 
                 def example(data: bytes, cut: int, ending: str) -> None:
                     at = cut % (len(data) + 1)
-                    plan.update(pieces=[data[:at], data[at:]], ending=ending)
+                    plan.update(pieces=[data[:at], data[at:]], ending=ending, done=Signal())
                     asyncio.run_coroutine_threadsafe(one(made, server, data), loop).result(20)
 
                 check = given(
@@ -310,6 +324,55 @@ def test_a_used_connection_that_dies_says_so(run: Run, how: str) -> None:
                     with pytest.raises(UpstreamDisconnected) as caught:
                         await fetch(made, server.url())
                     assert ("had served requests before" in str(caught.value)) is used
+
+    run(scenario)
+
+
+def test_an_answer_that_came_with_the_end_of_the_handshake_is_read(run: Run) -> None:
+    """TLS 1.2 ends its handshake with the server's word, and a server that is too busy may say so in the same
+    packet, before any request."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    CA.issue_cert("127.0.0.1").configure_cert(context)
+
+    def part(peer: Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                peer.send(outgoing.read())
+                incoming.write(peer.sock.recv(65536))
+            else:
+                break
+        tls.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
+        peer.send(outgoing.read())
+        peer.gone()
+
+    async def scenario() -> None:
+        with Server(part) as server:
+            async with transport(ssl_context=TRUSTING) as made:
+                async with asyncio.timeout(5):
+                    response, body = await fetch(made, f"https://{server.authority}/")
+                assert (response.status_code, body) == (503, b"busy")
+
+    run(scenario)
+
+
+def test_the_kernels_time_to_connect_is_not_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dial(*_: object) -> None:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    monkeypatch.setattr(asyncio_transport, "dial", dial)
+
+    async def scenario() -> None:
+        async with transport(max_connections=1) as made:
+            for _ in range(2):
+                with pytest.raises(
+                    UpstreamConnectError, match=r"No connection to a:1: Connection timed out\."
+                ):
+                    await fetch(made, "http://a:1/")
 
     run(scenario)
 
