@@ -53,9 +53,9 @@ image: ## Build the sidecar's image (BASE_IMAGE=, BUILDER=, IMAGE=; see docs/ima
 operator-image: ## Build the image of operator and injector (OPERATOR_IMAGE=, and as above).
 	@deploy/image/build Dockerfile.operator $(OPERATOR_IMAGE)
 
-CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster.kube
+CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster
 
-cluster: $(VENV)/installed-dev ## Start a real Kubernetes for a look by hand (root), or say how to use the one that is up.
+cluster: $(VENV)/installed-dev ## Start a real Kubernetes with the chart for a look by hand (root), or bring the one that is up to this tree.
 	@$(CLUSTER) up
 
 cluster-env: $(VENV)/installed-dev ## Print what a shell has to evaluate to use that cluster.

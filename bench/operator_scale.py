@@ -154,7 +154,9 @@ class Bench:
 
     def _reconciled(self) -> int:
         lines = self._operator.health("/metrics")[1].splitlines()
-        return sum(int(line.split()[-1]) for line in lines if 'reconciles_total{outcome="done"}' in line)
+        return sum(
+            int(float(line.split()[-1])) for line in lines if 'reconciles_total{outcome="done"}' in line
+        )
 
 
 def table(laps: list[Lap], configs: int, pods: int) -> str:

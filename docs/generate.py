@@ -1,9 +1,10 @@
-"""Writes the pages of docs/ that are made from the code, so that they cannot say anything else.
+"""Writes what of docs/ is made from the code, so that it cannot say anything else.
 
     python docs/generate.py            write them
     python docs/generate.py --check    exit 1 where one of them is not what the code says
 
-A page is a function without arguments that returns Markdown; `PAGES` has them by file name.
+A page is a function without arguments that returns Markdown; `PAGES` has them by file name. Of a page that is
+written by hand in part, what stands between the two marks is made here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from inference_config.settings import SECTIONS, SETTINGS, Setting
+from inference_sidecar.telemetry import names
+from inference_sidecar.telemetry.prometheus import bound
 
 HERE = Path(__file__).parent
 
@@ -98,7 +101,7 @@ def _table(settings: list[Setting]) -> str:
         default = "" if setting.default is None else f"`{_value(setting.default)}`"
         names = (f"`{setting.path}`", f"`{setting.variable}`")
         rows.append((*names, setting.valid, default, setting.description))
-    return "".join(f"| {' | '.join(_cell(cell) for cell in row)} |\n" for row in rows)
+    return _rows(rows)
 
 
 def _value(default: object) -> str:
@@ -109,12 +112,64 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration}
+BEGIN = "<!-- Metrics: written by docs/generate.py from sidecar/inference_sidecar/telemetry/names.py. -->"
+END = "<!-- End of what is generated. -->"
+
+METRICS = """\
+The name in OpenTelemetry, and in brackets the one in Prometheus, whether it was scraped or came by OTLP (a histogram's
+has `_bucket`, `_sum` and `_count` behind it). A label is an attribute's name with `_` for each `.`.
+"""
+
+
+def telemetry() -> str:
+    """docs/telemetry.md: its prose as it stands, and every metric and attribute of `telemetry.names`."""
+    file = HERE / "telemetry.md"
+    text = file.read_text(encoding="utf-8") if file.exists() else f"# Telemetry\n\n{BEGIN}\n{END}\n"
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{_metrics()}\n{END}{after}"
+
+
+def _metrics() -> str:
+    rows = [("Metric", "Kind", "Unit", "Attributes", "What it is"), ("---",) * 5]
+    for metric in names.METRICS:
+        attributes = ", ".join(f"`{name}`" for name in metric.attributes)
+        name = f"`{metric.name}` (`{metric.prometheus}`)"
+        rows.append((name, str(metric.kind), metric.unit, attributes, metric.description))
+    attributes = [("Attribute", "What it says"), ("---",) * 2]
+    attributes += [(f"`{name}`", text) for name, text in names.ATTRIBUTES.items()]
+    bounds: dict[tuple[float, ...], list[str]] = {}
+    for metric in names.METRICS:
+        if metric.bounds:
+            bounds.setdefault(metric.bounds, []).append(f"`{metric.name}`")
+    buckets = [("Histograms", "Upper bounds of their buckets"), ("---",) * 2]
+    buckets += [(", ".join(of), ", ".join(map(bound, upper))) for upper, of in bounds.items()]
+    operations = ", ".join(f"`{name}`" for name in names.OPERATIONS)
+    promoted = ", ".join(f"`{name}`" for name in names.PROMOTED)
+    return "\n".join(
+        [
+            METRICS,
+            _rows(rows),
+            "### Attributes\n",
+            _rows(attributes),
+            f"Operations: {operations}.\n",
+            f"Resource attributes that are labels of every series, where they are set: {promoted}.\n",
+            "### Buckets\n",
+            _rows(buckets),
+        ]
+    )
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(_cell(cell) for cell in row)} |\n" for row in rows)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "telemetry.md": telemetry}
 
 
 def main(arguments: list[str]) -> int:
     """Writes or checks every page; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write the generated pages of docs/.")
+    parser = argparse.ArgumentParser(description="Write what is generated of docs/.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     only_check = parser.parse_args(arguments).check
     stale = []

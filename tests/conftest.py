@@ -87,13 +87,14 @@ class Fleet:
         changes: dict[str, Any] | None = None,
         base_url: str | None = None,
         flags: tuple[str, ...] = (),
+        environ: dict[str, str] | None = None,
     ) -> Sidecar:
-        name = json.dumps([changes, base_url, flags], sort_keys=True)
+        name = json.dumps([changes, base_url, flags, environ], sort_keys=True)
         if name not in self._running:
             key = EVIDENCE.new_key()
             path = self._factory.mktemp("sidecar") / "config.yaml"
             config = write_config(path, base_url or f"{self._upstream.url}/v1", key, changes or {})
-            self._running[name] = Sidecar(config, key, *flags)
+            self._running[name] = Sidecar(config, key, *flags, environ=environ)
         return self._running[name]
 
     def end(self) -> None:
@@ -105,7 +106,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def start(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """`start({...changes}, base_url=..., flags=(...))`: a sidecar that the tests of a file share."""
+    """`start({...changes}, base_url=..., flags=(...), environ={...})`: a sidecar that the tests of a file share."""
     fleet = Fleet(upstream, tmp_path_factory)
     yield fleet.start
     fleet.end()
@@ -123,6 +124,7 @@ def spawn(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Start]:
     """Like `start`, but a sidecar of the test's own; one that the test did not end is ended here.
 
     `config`: a file that is there already. `files`: name → content, written beside the config before the start.
+    `environ`: variables of the process.
     """
     running: list[Sidecar] = []
     numbers = itertools.count(1)
@@ -134,6 +136,7 @@ def spawn(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Start]:
         config: Path | None = None,
         key: str | None = None,
         files: dict[str, str] | None = None,
+        environ: dict[str, str] | None = None,
     ) -> Sidecar:
         secret = key or EVIDENCE.new_key()
         if config is None:
@@ -143,7 +146,7 @@ def spawn(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Start]:
             )
         for name, content in (files or {}).items():
             (config.parent / name).write_text(content)
-        running.append(Sidecar(config, secret, *flags))
+        running.append(Sidecar(config, secret, *flags, environ=environ))
         return running[-1]
 
     yield begin

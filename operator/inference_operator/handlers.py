@@ -207,10 +207,6 @@ class Watcher:
             self._queue.add(key)
 
     async def _tell_deleted(self, obj: dict[str, Any]) -> None:
-        metadata = obj["metadata"]
-        key = Key(metadata["namespace"], metadata["name"])
-        if self._seen.config(key) is None:
-            self._metrics.forget(str(key))
         try:
             await self._reconciler.deleted(obj)
         except ClusterError as error:
@@ -235,7 +231,9 @@ class Watcher:
                 self._queue.done(key, again)
                 self._metrics.reconciled("done", monotonic() - began)
                 counts = self._reconciler.counts(key)
-                if counts is not None:
+                if counts is None:
+                    self._metrics.forget(str(key))
+                else:
                     self._metrics.pods(str(key), counts.model_dump())
 
     async def _resync(self) -> None:

@@ -22,7 +22,7 @@ from .health import Health, serving
 from .reconcile import Reconciler, Seen
 from .rollout import MAX_ANSWER_BYTES
 from .sidecars import Sidecars
-from .telemetry import LOGGER, Metrics, configure
+from .telemetry import LOGGER, OPERATOR, Metrics, configure
 
 MIN_MINOR: Final = 29
 """Native sidecars are on by default from Kubernetes 1.29 on."""
@@ -41,13 +41,12 @@ class Options:
 
 
 async def run(options: Options) -> int:
-    """Run until SIGTERM or SIGINT. Raises InvalidObject where the defaults cannot be used."""
+    """Run until SIGTERM or SIGINT. Raises OperatorError where the defaults or the environment cannot be used."""
     configure()
     defaults = Defaults(options.defaults)
-    metrics = Metrics(__version__)
     seen = Seen()
     stopping = asyncio.Event()
-    with _Signals(stopping) as signals:
+    with Metrics.told(__version__, OPERATOR) as metrics, _Signals(stopping) as signals:
         async with Cluster.connected() as cluster, Sidecars.asking(MAX_ANSWER_BYTES) as sidecars:
             reconciler = Reconciler(cluster, sidecars, seen, defaults)
             watcher = Watcher(cluster, reconciler, seen, metrics, options.scope, options.pace, signals.take)

@@ -21,6 +21,8 @@ from inference_config.load import ConfigError, Loaded, Problem, load, read_key
 from inference_config.problems import one_line
 from inference_config.settings import SETTINGS
 
+from .telemetry import environment
+
 MASK = "********"
 
 FLAGS = {
@@ -82,18 +84,37 @@ def check(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obj
     """Prints each setting with its value and where it came from, then reads the files that it names."""
     loaded = load(path, environ, flags)
     sys.stdout.write("\n".join(_lines(loaded)) + "\n")
+    problems = _telemetry(loaded, environ)
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    problems = _problems_of_files(loaded)
+    problems += _problems_of_files(loaded)
     _tell(problems)
     return 2 if problems else 0
 
 
-def _lines(loaded: Loaded) -> list[str]:
-    shown = {path: _shown(setting.of(loaded.config)) for path, setting in SETTINGS.items()}
+def _telemetry(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
+    """Prints what is exported, by the standard variables; returns what is wrong with them."""
+    try:
+        told = environment.described(environment.read(environ))
+    except ConfigError as error:
+        return list(error.problems)
+    left = max(map(len, SETTINGS))
+    sys.stdout.writelines(
+        f"{name:{left}} = {_without_key(loaded, value)}  (OTEL_*)\n" for name, value in told
+    )
+    return []
+
+
+def _without_key(loaded: Loaded, text: str) -> str:
+    """The key may have been put into another setting as well."""
     key = loaded.config.inference.api_key
-    if key is not None and len(key) >= 8:  # it may have been put into another setting as well
-        shown = {path: value.replace(key.get_secret_value(), MASK) for path, value in shown.items()}
+    return text if key is None or len(key) < 8 else text.replace(key.get_secret_value(), MASK)
+
+
+def _lines(loaded: Loaded) -> list[str]:
+    shown = {
+        path: _without_key(loaded, _shown(setting.of(loaded.config))) for path, setting in SETTINGS.items()
+    }
     left = max(map(len, shown))
     right = max(len(value) for value in shown.values() if len(value) <= 60)
     return [f"{path:{left}} = {value:{right}}  ({loaded.sources[path]})" for path, value in shown.items()]

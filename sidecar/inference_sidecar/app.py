@@ -21,29 +21,35 @@ from . import respond
 from .accept import Accept, Door
 from .health import Checker, State, admin_routes, health, status_view
 from .reload import Live, Source
-from .telemetry import Figures
+from .telemetry import Figures, Telemetry
 from .upstream import Upstream
 
 
 class House:
     """Everything of one process but its sockets and signals."""
 
-    def __init__(self, source: Source, loaded: Loaded) -> None:
+    def __init__(self, source: Source, loaded: Loaded, telemetry: Telemetry) -> None:
         """Raises ConfigError where the first configuration cannot be put in force."""
         server = loaded.config.server
-        self.live = Live(source, loaded)
-        self.figures = Figures()
+        self.telemetry = telemetry
+        self.live = Live(source, loaded, telemetry.tracing)
+        self.figures = Figures(self.live.reloads, self.live.connections)
         self.checker = Checker(self._current)
         self.live.on_swap = self.checker.ask
         self.state = State(self._status)
         self._door = Door(server)
-        self.accept = Accept(self._current, self._door, self.figures, server.max_concurrent_requests)
+        self.accept = Accept(
+            self._current, self._door, self.figures, server.max_concurrent_requests, telemetry.tracing
+        )
         self.api: ASGIApp = self._api()
-        self.admin: ASGIApp = Starlette(routes=admin_routes(self.state, self.figures))
+        self.admin: ASGIApp = Starlette(
+            routes=admin_routes(self.state, self.figures, telemetry.settings.resource, telemetry.metrics_off)
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The tasks that run beside the requests."""
+        self.telemetry.start(self.figures)
         tasks = [asyncio.create_task(self.live.run()), asyncio.create_task(self.checker.run())]
         try:
             yield

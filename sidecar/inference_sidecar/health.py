@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -100,8 +100,15 @@ def health(state: State, figures: Figures, checker: Checker, current: Callable[[
     )
 
 
-def admin_routes(state: State, figures: Figures) -> list[Route]:
-    """/livez, /readyz, /status and /metrics."""
+def admin_routes(
+    state: State,
+    figures: Figures,
+    resource_attributes: Mapping[str, str] | None = None,
+    metrics_off: str | None = None,
+) -> list[Route]:
+    """/livez, /readyz, /status and /metrics; `resource_attributes` say on the last whose figures they are,
+    `metrics_off` why it is not there."""
+    attributes = resource_attributes or {}
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -113,7 +120,9 @@ def admin_routes(state: State, figures: Figures) -> list[Route]:
         return JSONResponse(state.status())
 
     async def metrics(_: Request) -> Response:
-        return Response(exposition(figures, __version__), headers={"content-type": CONTENT_TYPE})
+        if metrics_off is not None:
+            return PlainTextResponse(f"Not served: {metrics_off}.\n", 404)
+        return Response(exposition(figures, __version__, attributes), headers={"content-type": CONTENT_TYPE})
 
     return [
         Route("/livez", livez),

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .records import Endpoint, Event, StreamStats, Usage
+from .records import Endpoint, Event, Gaps, StreamStats, Usage
 
-MAX_INTERVALS: Final = 4096
-"""Gaps between chunks that are kept; later ones enter the average only."""
+MAX_GAPS: Final = 4096
+"""Gaps between chunks that are kept one by one; of all of them there is a histogram."""
 
 _MAX_CHOICES: Final = 1024
 _MAX_WORD: Final = 256
@@ -59,11 +60,19 @@ _TOKEN: Final = Mark(token=True)
 
 
 class Meter:
-    """The figures of one answer. `started` is when its request began; `choices` how many were asked for."""
+    """The figures of one answer. `started` is when its request began; `choices` how many were asked for;
+    `gap_bounds` are the bounds, in seconds, of the histogram of the gaps between its chunks."""
 
-    def __init__(self, endpoint: Endpoint, started: float, choices: int = 1) -> None:
+    def __init__(
+        self, endpoint: Endpoint, started: float, choices: int = 1, gap_bounds: tuple[float, ...] = ()
+    ) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.id: str | None = None
+        self.fingerprint: str | None = None
+        self.service_tier: str | None = None
+        self.first_chunk: float | None = None
+        """When the first event with data came, `[DONE]` aside, on the clock of `now`."""
         self.first_token: float | None = None
         """When the first output came, on the clock of `now`."""
         self.errored = False
@@ -79,7 +88,14 @@ class Meter:
         self._finished: dict[int, str] = {}
         self._chunks = 0
         self._last_sent: float | None = None
-        self._intervals = array("d")
+        # Gaps are put aside as they come and sorted into buckets many at a time: that costs a chunk least.
+        self._aside = array("d")
+        self._first_gaps = array("d")
+        self._bounds = gap_bounds
+        self._counts = [0] * (len(gap_bounds) + 1)
+        self._gap_total = 0.0
+        self._gap_least = float("inf")
+        self._gap_most = float("-inf")
 
     @property
     def complete(self) -> bool:
@@ -107,6 +123,8 @@ class Meter:
         if data.startswith(b"[DONE]"):
             self._done = True
             return _DONE
+        if self.first_chunk is None:
+            self.first_chunk = now
         found = _parse(data)
         if found is None:
             return _NOTHING
@@ -138,29 +156,59 @@ class Meter:
 
     def sent(self, now: float) -> None:
         """Takes note that a chunk (an event with data, `[DONE]` aside) went down to the app."""
-        if self._last_sent is not None and len(self._intervals) < MAX_INTERVALS:
-            self._intervals.append((now - self._last_sent) * 1000)
+        if self._last_sent is not None:
+            self._aside.append(now - self._last_sent)
+            if len(self._aside) == MAX_GAPS:
+                self._sort()
         self._last_sent = now
         self._chunks += 1
 
     def stats(self, now: float) -> StreamStats:
         """The stream so far, timed from the request on, as the spec's `stream_stats` has it."""
-        duration = max(now - self._started, 0.0) * 1000
+        duration, average = self._durations_ms(now)
+        if self._aside:
+            self._sort()
+        gaps = None
+        if self._chunks > 1:
+            gaps = Gaps(tuple(self._counts), self._gap_total, self._gap_least, self._gap_most)
         return StreamStats(
             duration_ms=duration,
             chunks_sent=self._chunks,
-            avg_chunk_interval_ms=duration / self._chunks if self._chunks else 0.0,
-            intervals_ms=tuple(self._intervals),
+            avg_chunk_interval_ms=average,
+            first_gaps_s=self._first_gaps[:],
+            gaps=gaps,
         )
 
     def stats_json(self, now: float) -> bytes:
         """The spec's `stream_stats` object, in whole milliseconds."""
-        stats = self.stats(now)
+        duration, average = self._durations_ms(now)
         return b'{"duration_ms":%d,"chunks_sent":%d,"avg_chunk_interval_ms":%d}' % (
-            round(stats.duration_ms),
-            stats.chunks_sent,
-            round(stats.avg_chunk_interval_ms),
+            round(duration),
+            self._chunks,
+            round(average),
         )
+
+    def _durations_ms(self, now: float) -> tuple[float, float]:
+        """The stream's duration so far, and the average for a chunk."""
+        duration = max(now - self._started, 0.0) * 1000
+        return duration, duration / self._chunks if self._chunks else 0.0
+
+    def _sort(self) -> None:
+        """Sorts the gaps that were put aside into the buckets."""
+        gaps = sorted(self._aside)
+        below = 0
+        for bucket, bound in enumerate(self._bounds):
+            upto = bisect_right(gaps, bound, below)
+            self._counts[bucket] += upto - below
+            below = upto
+            if below == len(gaps):
+                break
+        self._counts[-1] += len(gaps) - below
+        self._gap_total += sum(gaps)
+        self._gap_least = min(self._gap_least, gaps[0])
+        self._gap_most = max(self._gap_most, gaps[-1])
+        self._first_gaps.extend(self._aside[: MAX_GAPS - len(self._first_gaps)])
+        del self._aside[:]
 
     def _chunk(self, found: dict[str, Any]) -> Mark:
         """An event of chat or completions."""
@@ -232,14 +280,29 @@ class Meter:
         completion = _first(usage, "completion_tokens", "output_tokens")
         total = _count(usage.get("total_tokens"))
         if prompt is not None or completion is not None or total is not None:
-            prompt, completion = prompt or 0, completion or 0
-            self.usage = Usage(prompt, completion, prompt + completion if total is None else total)
+            sum_of_both = (prompt or 0) + (completion or 0)
+            self.usage = Usage(
+                prompt or 0,
+                completion or 0,
+                sum_of_both if total is None else total,
+                prompt_reported=prompt is not None,
+                completion_reported=completion is not None,
+                cached_tokens=_detail(
+                    usage, "cached_tokens", "prompt_tokens_details", "input_tokens_details"
+                ),
+                reasoning_tokens=_detail(
+                    usage, "reasoning_tokens", "completion_tokens_details", "output_tokens_details"
+                ),
+            )
         return True
 
     def _read_model(self, found: dict[str, Any]) -> None:
         model = found.get("model")
         if model and isinstance(model, str):
             self.model = model[:_MAX_WORD]
+            self.id = _word(found.get("id"))
+            self.fingerprint = _word(found.get("system_fingerprint"))
+            self.service_tier = _word(found.get("service_tier"))
 
 
 def add_stats(event: Event, stats_json: bytes) -> bytes:
@@ -305,6 +368,16 @@ def _count(value: Any) -> int | None:
 def _first(usage: dict[str, Any], *names: str) -> int | None:
     counts = (_count(usage.get(name)) for name in names)
     return next((count for count in counts if count is not None), None)
+
+
+def _detail(usage: dict[str, Any], name: str, *places: str) -> int | None:
+    """A figure of the usage's details, which chat and responses keep in places of different names."""
+    details = next((found for place in places if isinstance(found := usage.get(place), dict)), None)
+    return None if details is None else _count(details.get(name))
+
+
+def _word(value: Any) -> str | None:
+    return value[:_MAX_WORD] if value and isinstance(value, str) else None
 
 
 def _ending(response: Any, status: str) -> str:

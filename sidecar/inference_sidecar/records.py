@@ -6,8 +6,9 @@ Units are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in order, names in lower case, as ASGI and httpx have them."""
@@ -79,7 +80,8 @@ class InferenceRequest:
 
     `body` is what goes up; `original` is the same without the sidecar's own wish for usage (the very same
     object where nothing was asked). `usage_hidden`: the usage chunk is the sidecar's and stays with it.
-    `choices` is the number of choices asked for (`n`).
+    `choices` is the number of choices asked for (`n`). `parameters` are the body's members that traces tell,
+    as they came; None where the body was not read.
     """
 
     body: bytes
@@ -88,15 +90,23 @@ class InferenceRequest:
     stream: bool = False
     usage_hidden: bool = False
     choices: int = 1
+    parameters: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the upstream reported them; never an estimate."""
+    """Tokens as the upstream reported them; never an estimate. A sort that it did not report is 0 and says so.
+
+    `cached_tokens` are part of the prompt's, `reasoning_tokens` of the completion's; None where not reported.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_reported: bool = True
+    completion_reported: bool = True
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +125,29 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """All gaps between a stream's chunks, as a histogram: `counts` has one for each bound that the meter was given
+    (a bound belongs to the bucket below it) and one for what is longer."""
+
+    counts: tuple[int, ...]
+    total_s: float
+    least_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStats:
     """The spec's `stream_stats`, beside what the figures need of a stream.
 
-    `intervals_ms` are the gaps between chunks, at most the first few thousand.
+    `first_gaps_s` are the gaps between chunks, at most the first few thousand; `gaps` are all of them, None where
+    there is none.
     """
 
     duration_ms: float
     chunks_sent: int
     avg_chunk_interval_ms: float
-    intervals_ms: tuple[float, ...] = ()
+    first_gaps_s: Sequence[float] = ()
+    gaps: Gaps | None = None
 
 
 class End(enum.StrEnum):
@@ -137,12 +160,37 @@ class End(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """One more attempt that was decided on. `at` is `time.monotonic()`'s, `attempt` the number of the one that had
+    failed, from 1; `why` is low in cardinality, as `Outcome.error` is."""
+
+    at: float
+    attempt: int
+    wait_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Content of one request, where traces tell it: the body that went up, and the first bytes that came down, as
+    they were, compressed or not. `mask` takes the key out of a text."""
+
+    request: bytes
+    answer: bytes
+    mask: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One finished request, whole: what the log line, the figures and the traces are made from.
 
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
     `Reason`, an `UpstreamError.code`, `upstream_http_<status>` or `upstream_error_event`.
-    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival.
+    `streamed`: an event stream was begun downstream. Times are seconds from the request's arrival; those of the
+    first chunk and of the first token are of when a stream's came from the upstream.
+    `model_configured`: the configuration itself has this model's name. `operation` and `provider` are
+    `telemetry.names`' words; where the embedded upstream answers there is no server.
+    `retries` are the waits between attempts. `response_id`, `fingerprint` and `service_tier` are the answer's own.
     `trace`: ids of the trace and of the `chat {model}` span in hex, where the trace is kept; else None.
     """
 
@@ -164,9 +212,30 @@ class Outcome:
     bytes_up: int = 0
     bytes_down: int = 0
     first_byte_s: float | None = None
+    first_chunk_s: float | None = None
     first_token_s: float | None = None
     usage: Usage | None = None
     finish_reasons: tuple[str, ...] = ()
     stream: StreamStats | None = None
     upstream_request_id: str | None = None
     trace: tuple[str, str] | None = None
+    operation: str = "_OTHER"
+    provider: str = "openai"
+    server_address: str | None = None
+    server_port: int | None = None
+    retries: tuple[Retry, ...] = ()
+    parameters: Mapping[str, Any] | None = None
+    choices: int = 1
+    response_id: str | None = None
+    fingerprint: str | None = None
+    service_tier: str | None = None
+    model_configured: bool = False
+
+    @property
+    def pace(self) -> tuple[int, float] | None:
+        """Of a stream whose usage was reported: output tokens after the first, and the seconds that they took."""
+        if not self.streamed or self.usage is None or self.first_token_s is None:
+            return None
+        seconds = self.duration_s - self.first_token_s
+        tokens = self.usage.completion_tokens - 1
+        return (tokens, seconds) if tokens > 0 and seconds > 0 else None

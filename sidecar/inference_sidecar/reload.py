@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
@@ -26,7 +26,10 @@ from inference_config.schema import Config
 from .runtime import compile_runtime, target_of
 from .telemetry import LOGGER
 from .telemetry.logs import set_level
-from .upstream import Upstream, wire_for
+from .upstream import Upstream, Wire, wire_for
+
+if TYPE_CHECKING:
+    from .telemetry.spans import Tracing
 
 POLL_SECS: Final = 0.5
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -74,14 +77,17 @@ class Source:
 class Live:
     """What is in force, and the means to put something newer in its place."""
 
-    def __init__(self, source: Source, loaded: Loaded) -> None:
-        """Raises ConfigError where the key or the CA file cannot be used."""
+    def __init__(self, source: Source, loaded: Loaded, tracing: Tracing | None = None) -> None:
+        """Raises ConfigError where the key or the CA file cannot be used. `tracing` None: no spans upstream."""
         self.generation = 0
         self.loaded_at = 0.0
         self.refused: Refused | None = None
         self.waiting_for_restart: tuple[str, ...] = ()
         self.on_swap: Callable[[], None] = lambda: None
+        self._refusals = 0
+        self._retired: list[Wire] = []
         self._source = source
+        self._tracing = tracing
         self._server = loaded.config.server
         self._good = loaded.config
         self._seen = b""
@@ -124,6 +130,15 @@ class Live:
         self._swap(upstream)
         self._took(config)
 
+    def reloads(self) -> dict[str, int]:
+        """How many configurations were found after the start, by what became of them."""
+        return {"applied": self.generation - 1, "refused": self._refusals}
+
+    def connections(self) -> dict[str, int]:
+        """Connections that are open upstream, by their state; those of upstreams that are being left, too."""
+        usages = [wire.usage() for wire in (self.upstream.wire, *self._retired)]
+        return {"active": sum(active for active, _ in usages), "idle": sum(idle for _, idle in usages)}
+
     def _took(self, config: Config) -> None:
         self._good = config
         self.refused = None
@@ -144,6 +159,7 @@ class Live:
     def _refuse(self, revision: str | None, error: ConfigError) -> None:
         reason = "; ".join(str(problem) for problem in error.problems)
         self.refused = Refused(revision, reason, time.time())
+        self._refusals += 1
         LOGGER.error("configuration refused", extra={"fields": {"reason": reason, "revision": revision}})
         try:
             upstream = self._build(self._good, self.upstream)
@@ -159,6 +175,7 @@ class Live:
         before, self.upstream = self.upstream, upstream
         if before.wire is not upstream.wire:
             before.wire.retire()
+            self._retired = [wire for wire in (*self._retired, before.wire) if not wire.closed]
 
     def _build(self, config: Config, current: Upstream | None) -> Upstream:
         key = config.inference.api_key
@@ -172,7 +189,11 @@ class Live:
             runtime = dataclasses.replace(runtime, revision=digest)
         runtime = dataclasses.replace(runtime, digest=digest)
         wire = wire_for(
-            effective, target_of(config.inference), self._source.environ, current.wire if current else None
+            effective,
+            target_of(config.inference),
+            self._source.environ,
+            current.wire if current else None,
+            self._tracing,
         )
         return Upstream(runtime, wire)
 

@@ -301,10 +301,12 @@ def test_network_policies_let_in_and_out_what_is_needed(render: Render) -> None:
     for spec in policies.values():
         assert spec["policyTypes"] == ["Ingress", "Egress"]
         assert [port["port"] for port in open_ports(spec["egress"])][:3] == [53, 53, 7443]
-    assert len(policies["injector"]["egress"]) == 2
-    assert policies["operator"]["egress"][-1]["ports"] == [
+    assert len(policies["injector"]["egress"]) == 3
+    assert policies["operator"]["egress"][-2]["ports"] == [
         {"port": 1024, "endPort": 65535, "protocol": "TCP"}
     ]
+    for spec in policies.values():
+        assert spec["egress"][-1]["ports"] == [{"port": 4318, "protocol": "TCP"}]
     assert render().objects("NetworkPolicy") == []
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from cluster import images
 from cluster.harness.api import Access, Api
 from cluster.harness.definition import defined
 from cluster.harness.place import Place
 from cluster.harness.proxy import Proxy
 from cluster.kube import build, start
 from cluster.kube.cluster import Cluster, existing
-from cluster.stage import RESTRICTED, Note, Release, Stage
+from cluster.release import RESTRICTED, Release
+from cluster.stage import Note, Stage
 from harness.admin import Admins
-from harness.container import REPOSITORY, Store, run
 from harness.container import lacking as lacking_for_images
 from inference_config.names import GROUP
 from inference_operator.naming import PLURAL
@@ -73,58 +74,40 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, note: Note) -> Iterator[Cl
 
 
 @pytest.fixture(scope="session")
-def load_image(cluster: Cluster, note: Note) -> Callable[[str, str], str]:
-    """`load_image(DOCKERFILE, name)`: the tag of an image that is built from this tree and known to the node."""
+def load_image(cluster: Cluster, note: Note) -> Callable[[images.Recipe], str]:
+    """`load_image(recipe)`: the tag of an image that is built from this tree and known to the node."""
     unmet(lacking_for_images())
 
-    def load(dockerfile: str, name: str) -> str:
-        tag = f"localhost/{name}:test"
-        store = Store(REPOSITORY / ".cache" / "images")
+    def load(recipe: images.Recipe) -> str:
         began = time.monotonic()
-        try:
-            store.build(dockerfile, tag)
-            archive = exported(store, tag, name)
-        finally:
-            store.close()
+        archive = images.built(recipe)
         built = time.monotonic()
-        cluster.load_image(archive)
-        size = archive.stat().st_size >> 20
-        note(f"{name}, {size} MiB: built {built - began:.1f} s, loaded {time.monotonic() - built:.1f} s")
-        return tag
+        cluster.load_image(archive.file)
+        size = archive.file.stat().st_size >> 20
+        note(
+            f"{archive.tag}, {size} MiB: built {built - began:.1f} s, loaded {time.monotonic() - built:.1f} s"
+        )
+        return archive.tag
 
     return load
 
 
-def exported(store: Store, tag: str, name: str) -> Path:
-    """The image as an archive, written once for each content."""
-    identity = run(*store.buildah, "inspect", "--type", "image", "--format", "{{.FromImageID}}", tag).strip()
-    folder = store.folder / "archives" / name
-    archive = folder / f"{identity}.tar"
-    if not archive.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        part = archive.with_suffix(f".{os.getpid()}")
-        run(*store.buildah, "push", tag, f"docker-archive:{part}:{tag}")
-        part.rename(archive)
-    return archive
-
-
 @pytest.fixture(scope="session")
-def sidecar_image(load_image: Callable[[str, str], str]) -> str:
+def sidecar_image(load_image: Callable[[images.Recipe], str]) -> str:
     """The tag of the sidecar's image. There is a Python in it."""
-    return load_image("Dockerfile.sidecar", "inference-sidecar")
+    return load_image(images.SIDECAR)
 
 
 @pytest.fixture(scope="session")
-def operator_image(load_image: Callable[[str, str], str]) -> str:
+def operator_image(load_image: Callable[[images.Recipe], str]) -> str:
     """The tag of the image of operator and injector."""
-    return load_image("Dockerfile.operator", "inference-operator")
+    return load_image(images.OPERATOR)
 
 
 @pytest.fixture(scope="session")
-def apps_image(load_image: Callable[[str, str], str]) -> str:
+def apps_image(load_image: Callable[[images.Recipe], str]) -> str:
     """The tag of the image with the scripted upstream and the app."""
-    return load_image("tests/cluster/apps/Dockerfile", "inference-sidecar-apps")
+    return load_image(images.APPS)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What people apply in the story: an app, its upstream, a key, an InferenceConfig; as plain objects.
+"""What people apply in the story: an app, its upstream, a receiver of OTLP, a key, an InferenceConfig; as plain objects.
 
 Enters: names and what is to be different. Leaves: objects that the strictest Pod Security admits. Must not know how
 they are applied, nor what becomes of them.
@@ -63,22 +63,32 @@ def workload(kind: str, name: str, made: dict[str, Any], **more: Any) -> dict[st
 
 def upstream(image: str) -> list[dict[str, Any]]:
     """The scripted upstream, `http://upstream`."""
-    labels = {"app": "upstream"}
-    ready = {"httpGet": {"path": "/v1/models", "port": 8080}, "periodSeconds": 1}
-    made = pod("upstream", image, "python", "upstream.py", labels=labels)
-    made["spec"]["containers"][0] |= {"readinessProbe": ready}
-    spec = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}
-    return [made, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "upstream"}, "spec": spec}]
+    return served("upstream", image, "/v1/models", {"port": 80, "targetPort": 8080})
+
+
+def collector(image: str) -> list[dict[str, Any]]:
+    """The receiver of OTLP, `http://collector:4318`."""
+    return served("collector", image, "/told", {"port": 4318, "targetPort": 4318})
+
+
+def served(name: str, image: str, ready: str, port: dict[str, int]) -> list[dict[str, Any]]:
+    """One of the image's programs as a pod, ready once it answers at `ready`, and the Service before it."""
+    labels = {"app": name}
+    made = pod(name, image, "python", f"{name}.py", labels=labels)
+    probe = {"httpGet": {"path": ready, "port": port["targetPort"]}, "periodSeconds": 1}
+    made["spec"]["containers"][0] |= {"readinessProbe": probe}
+    spec = {"selector": labels, "ports": [port]}
+    return [made, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}]
 
 
 def secret(key: str) -> dict[str, Any]:
     """The Secret `openai`."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "openai"},
-        "stringData": {"api-key": key},
-    }
+    return secret_of("openai", "api-key", key)
+
+
+def secret_of(name: str, key: str, text: str) -> dict[str, Any]:
+    """A Secret of one entry."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: text}}
 
 
 def config(name: str = "openai", **spec: Any) -> dict[str, Any]:

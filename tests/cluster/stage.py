@@ -1,4 +1,4 @@
-"""Where the story is played: the release, and a namespace with an upstream and apps, as seen by kubectl.
+"""Where the story is played: a namespace with an upstream and apps, as seen by kubectl.
 
 Enters: a cluster, images. Leaves: what the API server, the upstream's ledger and the apps' own logs say. Everything
 that is waited for is asked for again and again until a deadline. Must not decide what is right.
@@ -7,7 +7,6 @@ that is waited for is asked for again and again until a deadline. Must not decid
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +15,7 @@ from typing import Any, Final, TypeVar
 
 from cluster import objects
 from cluster.kube.cluster import Cluster, CommandFailed
-from harness.container import REPOSITORY
 
-CHART: Final = REPOSITORY / "helm" / "inference-sidecar"
-RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
 PATIENCE_SECS: Final = 60.0
 LOOK_SECS: Final = 0.1
 
@@ -48,103 +44,6 @@ class Watch:
         seconds = time.monotonic() - self._since
         self._note(f"{what}: {seconds:.1f} s")
         assert seconds < at_most, what
-
-
-@dataclass
-class Release:
-    """The chart as people install it."""
-
-    cluster: Cluster
-    namespace: str
-    sidecar_image: str
-    operator_image: str
-    name: str = "inference-sidecar"
-    installed: bool = False
-
-    @property
-    def webhook(self) -> str:
-        return f"{self.name}.{self.namespace}"
-
-    def install(self) -> None:
-        if not self.installed:
-            self.installed = True  # what fails halfway has to be removed, too
-            self._helm("install", *self._images())
-
-    def upgrade(self, *values: str) -> None:
-        self._helm("upgrade", "--reuse-values", *itertools.chain(*(("--set", value) for value in values)))
-
-    def rollback(self) -> None:
-        self.cluster.helm("rollback", self.name, f"--namespace={self.namespace}", "--wait", "--timeout=120s")
-
-    def uninstall(self) -> None:
-        if self.installed:
-            self.cluster.helm(
-                "uninstall", self.name, f"--namespace={self.namespace}", "--wait", "--timeout=120s"
-            )
-            self.installed = False
-
-    def scale(self, deployment: str, replicas: int) -> None:
-        """To so many pods, and no other: one that drains still serves, and no Deployment counts it."""
-        where = f"--namespace={self.namespace}"
-        self.cluster.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}", where)
-        self.until_up(deployment)
-        selector = self.cluster.get("deployment", deployment, where)["spec"]["selector"]["matchLabels"]
-        labels = ",".join(f"{name}={value}" for name, value in selector.items())
-
-        def pods() -> int:
-            return len(self.cluster.get("pods", f"--selector={labels}", where)["items"])
-
-        until(f"{deployment} has {replicas} pods", lambda: pods() == replicas)
-
-    def until_up(self, deployment: str) -> None:
-        """As many pods as there should be are Ready."""
-        where = f"--namespace={self.namespace}"
-
-        def settled() -> bool:
-            found = self.cluster.get("deployment", deployment, where)
-            wanted, status = found["spec"]["replicas"], found["status"]
-            counts = [status.get(name, 0) for name in ("replicas", "readyReplicas", "availableReplicas")]
-            return counts == [wanted] * 3 and status["observedGeneration"] == found["metadata"]["generation"]
-
-        until(f"{deployment} is up", settled)
-
-    def kill_one(self, component: str) -> None:
-        """A pod of operator or injector, at once and without a word."""
-        where = (f"--namespace={self.namespace}", f"--selector=app.kubernetes.io/component={component}")
-        name = self.cluster.get("pods", *where)["items"][0]["metadata"]["name"]
-        self.cluster.kubectl("delete", "pod", name, where[0], "--force", "--grace-period=0", "--wait=false")
-
-    @contextlib.contextmanager
-    def without_webhook(self) -> Iterator[None]:
-        """As if somebody had deleted it, and brought it back by the chart."""
-        kept = self.cluster.get("mutatingwebhookconfiguration", self.webhook)
-        self.cluster.kubectl("delete", "mutatingwebhookconfiguration", self.webhook)
-        try:
-            yield
-        finally:
-            kept["metadata"] = {name: kept["metadata"][name] for name in ("name", "labels", "annotations")}
-            for webhook in kept["webhooks"]:
-                del webhook["clientConfig"]["caBundle"]
-            self.cluster.kubectl("create", "--filename=-", stdin=json.dumps(kept))
-
-    def is_trusted(self) -> bool:
-        """Whether the API server knows the injectors' authority."""
-        webhooks = self.cluster.get("mutatingwebhookconfiguration", self.webhook)["webhooks"]
-        return all(webhook["clientConfig"].get("caBundle") for webhook in webhooks)
-
-    def logs(self) -> str:
-        """Of operator and injectors."""
-        labels = f"--selector=app.kubernetes.io/instance={self.name}"
-        return self.cluster.kubectl("logs", labels, f"--namespace={self.namespace}", "--tail=-1", "--prefix")
-
-    def _helm(self, verb: str, *arguments: str) -> None:
-        where = (self.name, str(CHART), f"--namespace={self.namespace}")
-        self.cluster.helm(verb, *where, *arguments, "--wait", "--timeout=120s")
-
-    def _images(self) -> Iterator[str]:
-        for part, image in (("sidecar", self.sidecar_image), ("operator", self.operator_image)):
-            repository, _, tag = image.rpartition(":")
-            yield from ("--set", f"images.{part}.repository={repository},images.{part}.tag={tag}")
 
 
 @dataclass(frozen=True)

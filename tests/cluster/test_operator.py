@@ -49,7 +49,7 @@ def operator(door: Proxy, definition: None, tmp_path_factory: pytest.TempPathFac
 def reconciles(operator: Operator) -> int:
     """That have ended well, so far."""
     lines = operator.health("/metrics")[1].splitlines()
-    return sum(int(line.split()[-1]) for line in lines if 'reconciles_total{outcome="done"}' in line)
+    return sum(int(float(line.split()[-1])) for line in lines if 'reconciles_total{outcome="done"}' in line)
 
 
 def test_a_config_is_rendered_and_becomes_ready(place: Place) -> None:

@@ -1,7 +1,7 @@
 """An API server that fails, as the operator meets it: it converges by itself, or /livez says that it does not.
 
-Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch,
-a watch that stands still while changes go by, the API server killed and started again. No resync
+Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch
+and in place of every watch, a watch that stands still while changes go by, the API server killed and started again. No resync
 helps here: its time is far away. Left out: faults of pods (test_rollout_on_cluster).
 """
 
@@ -21,6 +21,7 @@ from cluster.harness.proxy import Call, Proxy, writes
 from cluster.kube import start
 from cluster.kube.cluster import Cluster
 from harness.admin import Admins
+from inference_operator.cluster import CONFIGS, PODS
 from inference_operator.handlers import STALLED_PROBES, Pace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -29,6 +30,10 @@ PROBE_SECS = 0.5
 EXPIRED = (
     b'{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure",'
     b'"message":"too old resource version","reason":"Expired","code":410}}\n'
+)
+GONE = (
+    b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
+    b'"message":"The resourceVersion for the provided watch is too old.","reason":"Gone","code":410}'
 )
 
 
@@ -131,6 +136,30 @@ def test_a_version_that_is_too_old(operator: Operator, proxy: Proxy, place: Plac
     at_rest(place, before)
 
 
+@pytest.mark.parametrize(("status", "body"), [(410, GONE), (200, EXPIRED)], ids=["answer", "event"])
+def test_no_watch_is_to_be_had_for_a_while(
+    operator: Operator, proxy: Proxy, place: Place, status: int, body: bytes
+) -> None:
+    """410 to each of them, again and again, as from an API server whose cache begins anew."""
+    operator.expect("The resourceVersion for the provided watch is too old.")
+    before = at_rest(place)
+    process = operator.pid
+    fault = proxy.fail(lambda call: call.watch, status, times=10_000, body=body)
+    proxy.cut_watches()
+    place.change(inference={"defaultModel": "gpt-4o-mini"})
+    place.key()
+    operator.until(lambda: fault.met >= 6, "attempts")
+    assert operator.pid == process
+    fault.times = 0
+    before = at_rest(place, before)
+    assert place.status()["observedGeneration"] == place.seen()["metadata"]["generation"]
+    # And by its watches, not by having looked once.
+    place.change(inference={"defaultModel": "gpt-4o"})
+    at_rest(place, before)
+    assert operator.pid == process
+    assert operator.health("/livez")[0] == 200
+
+
 def test_a_watch_that_stands_still_is_noticed(operator: Operator, proxy: Proxy, place: Place) -> None:
     at_rest(place)
     operator.until(lambda: operator.health("/livez")[0] == 200, "a process that lives")
@@ -145,6 +174,24 @@ def test_a_watch_that_stands_still_is_noticed(operator: Operator, proxy: Proxy, 
     operator.start()
     place.until(lambda: place.status().get("observedGeneration") == 2, "the change")
     assert operator.health("/livez")[0] == 200
+
+
+def test_what_a_watch_that_stands_still_does_not_tell_is_done_all_the_same(
+    operator: Operator, proxy: Proxy, place: Place, admins: Admins
+) -> None:
+    """By the lists that it is checked with: kubelet, too, takes its time to begin the process anew."""
+    at_rest(place)
+    pods = place.counts()["injected"]
+    proxy.stall(True)
+    place.change(inference={"defaultModel": "gpt-4o-mini"})
+    place.pod("web-more", admins.add(revision=place.revision()))
+    place.until(lambda: place.status().get("observedGeneration") == 2, "the change")
+    place.until(lambda: place.counts().get("injected") == pods + 1, "the pod that was made")
+    place.api.delete(PODS, place.namespace, "web-more")
+    place.until(lambda: place.counts().get("injected") == pods, "the pod that went")
+    place.api.delete(CONFIGS, place.namespace, "team")
+    operator.until(lambda: 'config="team"' not in operator.health("/metrics")[1], "the config that went")
+    proxy.stall(False)
 
 
 def test_a_watch_with_nothing_to_tell_is_not_taken_for_one_that_stands_still(

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from cluster import objects
+from cluster.harness.admissions import Admissions
+from cluster.harness.api import Api
 from cluster.kube.cluster import CommandFailed
-from cluster.stage import Release, Stage, Watch, restarts, sidecar, until
+from cluster.release import Release
+from cluster.stage import Stage, Watch, restarts, sidecar, until
 from inference_config.names import GROUP
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -37,7 +40,7 @@ def inference_config(sidecar: dict[str, Any] | None = None, **inference: Any) ->
     return objects.config(inference={**INFERENCE, **inference}, sidecar=sidecar or {}, selector=SELECTOR)
 
 
-def test_the_story(release: Release, stage: Stage) -> None:
+def test_the_story(release: Release, stage: Stage, api: Api) -> None:
     the_chart_is_installed(release, stage)
     an_app_without_a_config_is_refused(stage)
     a_config_is_applied_and_the_app_comes_up(stage)
@@ -49,7 +52,7 @@ def test_the_story(release: Release, stage: Stage) -> None:
     people_see_where_things_stand(stage)
     the_secret_is_deleted_and_comes_back(stage)
     a_cold_change_names_the_pods_and_the_command(stage)
-    the_chart_is_upgraded_under_load(release, stage)
+    the_chart_is_upgraded_under_load(release, stage, api)
     a_key_is_rotated_under_load(stage, KEYS[2], KEYS[3])
     the_chart_is_rolled_back_under_load(release, stage)
     nothing_ever_showed_a_key(release, stage)
@@ -245,16 +248,27 @@ def a_cold_change_names_the_pods_and_the_command(stage: Stage) -> None:
     until("the old pods are gone", lambda: len(stage.names()) == REPLICAS)
 
 
-def the_chart_is_upgraded_under_load(release: Release, stage: Stage) -> None:
-    """With a default that pods take at their next restart: until then old sidecars work with the new release."""
+def the_chart_is_upgraded_under_load(release: Release, stage: Stage, api: Api) -> None:
+    """With a default that pods take at their next restart: until then old sidecars work with the new release.
+
+    Injectors are replaced one by one as by any rolling restart, while pods are asked for all the time.
+    """
     kept = kept_by_releases(release, stage)
-    with stage.under_load() as load:
+    before = {pod["metadata"]["uid"] for pod in release.pods("injector")}
+    asking = objects.pod("asks", stage.image, labels={"app": "web", **objects.OPTED_IN})
+    with stage.under_load() as load, Admissions(api.access, stage.namespace, asking) as admissions:
         watch = Watch(stage.note)
         release.upgrade("sidecar.resources.requests.memory=98Mi", "operator.podAnnotations.story=upgraded")
         watch.took("helm upgrade --wait, under load", 60)
         stage.until_condition("RestartRequired", "True")
+        release.until_alone("inference-sidecar-injector")
     assert load.calls
     assert not load.failed
+    assert before.isdisjoint(pod["metadata"]["uid"] for pod in release.pods("injector"))
+    stage.note(
+        f"injectors replaced under {len(admissions.made)} admissions, {len(admissions.failed())} failed"
+    )
+    assert not admissions.failed(), admissions.failed()[0].failure
     assert kept_by_releases(release, stage) == kept
     assert stage.counts()["current"] == REPLICAS
 

@@ -1,21 +1,52 @@
 """What goes wrong in a cluster, and how it heals.
 
-Tested: no injector left; an injector lost; the operator killed before a rotation; a pod that came up without
-its sidecar; two configs for one pod; a config that a sidecar refuses; a config deleted in use. Left out: what people
-get wrong in the course of the story (test_story), certificates that end.
+Tested: no injector left, and `helm test` that says so; an injector lost; an injector killed under continuous
+admissions; the operator killed before a rotation; a sidecar killed for its memory; a pod that came up without its
+sidecar; two configs for one pod; a config that a sidecar refuses; a config deleted in use. Left out: what people get
+wrong in the course of the story (test_story), certificates that end.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from cluster import objects
-from cluster.stage import Release, Stage, Watch, sidecar, until
+from cluster.harness.admissions import Admissions
+from cluster.harness.api import Api
+from cluster.kube.cluster import Cluster, CommandFailed
+from cluster.release import Release
+from cluster.stage import Stage, Watch, restarts, sidecar, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+MISSED_SECS = 5.0
+KEYS = ("sk-memory-first-91d0c4", "sk-memory-second-3ae57b")
+LIMIT = {"resources": {"limits": {"memory": "128Mi"}}}
+INFERENCE: dict[str, Any] = {
+    "apiKeySecretRef": {"name": "openai", "key": "api-key"},
+    "baseUrl": "http://upstream/v1",
+}
+
+# Each call lacks the last of its 32 MiB, so all that came of it has to be kept.
+FLOOD = """
+import socket
+head = b"POST /v1/chat/completions HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\n"
+calls = []
+try:
+    for _ in range(8):
+        calls.append(socket.create_connection(("127.0.0.1", 3000)))
+        calls[-1].sendall(head + b"Content-Length: %d\\r\\n\\r\\n" % (32 << 20))
+        for _ in range(31):
+            calls[-1].sendall(bytes(1 << 20))
+    print("all were taken")
+except OSError as error:
+    print(type(error).__name__)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +76,16 @@ def test_without_an_injector_only_those_wait_that_asked_for_one(release: Release
     message = until("pods are refused", lambda: stage.events(name, "FailedCreate"))[0]
     assert "inject.inferencesidecar.dev" in message
     assert not stage.pods()
+    with pytest.raises(CommandFailed):
+        release.test(timeout_secs=5)
+    assert "failed calling webhook" in release.said_by_test()
 
     release.scale("inference-sidecar-injector", 2)
     watch = Watch(stage.note)
     stage.until_rolled_out()
     watch.took("injectors back, until the app that waited is up", 60)
     assert all(sidecar(pod) for pod in stage.pods())
+    assert "gets the sidecar" in release.test()
 
 
 def test_an_injector_that_is_lost_is_not_missed(release: Release, stage: Stage) -> None:
@@ -59,6 +94,38 @@ def test_an_injector_that_is_lost_is_not_missed(release: Release, stage: Stage) 
     pod = objects.pod("asks", stage.image, labels=objects.OPTED_IN)
     assert all(sidecar(stage.dry_run(pod)) for _ in range(10))
     release.until_up("inference-sidecar-injector")
+
+
+def test_an_injector_that_is_killed_is_missed_for_moments(
+    cluster: Cluster, release: Release, stage: Stage, api: Api
+) -> None:
+    """Its calls break off, and new ones meet nobody until its address is taken out or it is there again. Whoever is
+    refused in between is refused, and not let in without a sidecar."""
+    if cluster.node is None:
+        pytest.skip("nobody kills a process in a cluster of one's own")
+    stage.apply(objects.echo())
+    pod = objects.pod("asks", stage.image, labels=objects.OPTED_IN)
+    with Admissions(api.access, stage.namespace, pod) as admissions:
+        until("admissions", lambda: len(admissions.made) >= 100)
+        assert not admissions.failed()
+        (one, *others) = release.pods("injector")
+        cluster.node.kill_container(one, "injector")
+        killed = time.monotonic()
+        until(
+            "it is started again", lambda: restarts(release.pods("injector")) == restarts([one, *others]) + 1
+        )
+        release.until_up("inference-sidecar-injector")
+        back = time.monotonic()
+        until("admissions since", lambda: len([each for each in admissions.made if each.at > back]) >= 200)
+    failed = admissions.failed()
+    missed = max((each.at for each in failed), default=killed) - killed
+    stage.note(
+        f"an injector of two killed: {len(failed)} of {len(admissions.made)} admissions failed, the last "
+        f"{missed:.1f} s after; back after {back - killed:.1f} s"
+    )
+    assert all("failed calling webhook" in each.failure for each in failed)
+    assert missed < MISSED_SECS
+    assert not admissions.failed(since=back)
 
 
 def test_an_operator_that_is_killed_goes_on_where_it_was(release: Release, stage: Stage) -> None:
@@ -77,6 +144,74 @@ def test_an_operator_that_is_killed_goes_on_where_it_was(release: Release, stage
     assert not load.failed
     release.until_up("inference-sidecar")
     stage.until_condition("RolledOut", "True", reason="AllCurrent")
+
+
+def test_a_sidecar_without_memory_comes_back_with_what_is_current(stage: Stage) -> None:
+    stage.start(replicas=1)
+    stage.apply(objects.secret(KEYS[0]), objects.config(inference=INFERENCE, sidecar=LIMIT, selector={}))
+    stage.until_condition("Ready", "True")
+    stage.until_rolled_out()
+    (name,) = stage.names()
+    stage.until_condition("RolledOut", "True", reason="AllCurrent")
+
+    kill(stage, name, nth=1)
+    until("the app's calls succeed again", lambda: succeeds(stage, name))
+    tell_gap(stage, name)
+
+    # A second time within ten minutes, and kubelet waits 10 s before it starts it again.
+    kill(stage, name, nth=2)
+    found = stage.until_condition("RolledOut", "Unknown", reason="Unreachable")
+    assert f"{name}: its sidecar is in CrashLoopBackOff" in found["message"]
+    assert stage.counts() == {**NOBODY, "matched": 1, "injected": 1, "unreachable": 1}
+    assert stage.condition("Ready")["status"] == "True", "the config is as good as before"
+    changed = {**INFERENCE, "allowedModels": ["gpt-4o"]}
+    stage.apply(objects.secret(KEYS[1]), objects.config(inference=changed, sidecar=LIMIT, selector={}))
+    stage.until_condition("Ready", "True")
+    assert state(stage, name)["restartCount"] == 1, "it was to change while nothing runs"
+
+    until("the sidecar is started again", lambda: state(stage, name)["restartCount"] == 2)
+    stage.until_condition("RolledOut", "True", reason="AllCurrent")
+    assert stage.counts() == {**NOBODY, "matched": 1, "injected": 1, "current": 1}
+    until("the app's calls succeed again", lambda: succeeds(stage, name))
+    assert stage.ledger()[-1]["key"] == KEYS[1]
+    assert "o3" in stage.ask(name, "o3")["error"]
+    assert restarts(stage.pods()) == 2, "the app was never started again"
+
+
+NOBODY = dict.fromkeys(("matched", "injected", "current", "stale", "refused", "unreachable"), 0)
+
+
+def kill(stage: Stage, name: str, nth: int) -> None:
+    """By the kernel, for the `nth` time; returns as soon as kubelet has seen it."""
+    said = stage.kubectl("exec", name, "--container=app", "--", "python", "-c", FLOOD)
+    assert said.strip() in ("ConnectionResetError", "BrokenPipeError"), said
+
+    def ended() -> dict[str, Any] | None:
+        found = state(stage, name)
+        ends = found["restartCount"] + ("running" not in found["state"])
+        end = found["state"].get("terminated") or found["lastState"].get("terminated")
+        return end if ends >= nth else None
+
+    end = until("the sidecar was killed", ended)
+    assert (end["reason"], end["exitCode"]) == ("OOMKilled", 137)
+
+
+def state(stage: Stage, name: str) -> dict[str, Any]:
+    """What kubelet says of the sidecar's container."""
+    (found,) = stage.get("pod", name)["status"]["initContainerStatuses"]
+    return dict(found)
+
+
+def succeeds(stage: Stage, name: str) -> bool:
+    calls = stage.calls(name)
+    return bool(calls) and bool(calls[-1]["ok"])
+
+
+def tell_gap(stage: Stage, name: str) -> None:
+    """How long it was felt."""
+    failed = [call["at"] for call in stage.calls(name) if not call["ok"]]
+    gap = failed[-1] - failed[0] if failed else 0.0
+    stage.note(f"sidecar killed for its memory: calls failed for {gap:.1f} s, {len(failed)} in all")
 
 
 def test_a_pod_that_came_up_without_its_sidecar_is_told(release: Release, stage: Stage) -> None:

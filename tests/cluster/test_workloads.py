@@ -2,22 +2,30 @@
 
 Tested: a Job that ends with its sidecar beside it, StatefulSet, DaemonSet, a bare pod, a namespace that asks for all
 of its pods and a pod that declines, an init container that calls, a pod that is created again as it came out, what is
-refused with the fix named. Left out: Deployments (test_story).
+refused with the fix named; `kubectl run`, by the lines that `make cluster` prints. Left out: Deployments (test_story).
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster import objects
-from cluster.stage import Release, Stage, Watch, sidecar
+from cluster import guide, objects
+from cluster.kube.cluster import Cluster
+from cluster.release import Release
+from cluster.stage import Stage, Watch, sidecar
 from inference_config.names import GROUP
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 CALL = ("python", "app.py")
+SHELL = ("bash", "-o", "errexit", "-o", "nounset", "-o", "pipefail")
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +112,31 @@ def test_a_dry_run_leaves_nothing_and_an_injected_pod_stays_as_it_is(stage: Stag
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_fix(stage: Stage, changes: dict[str, Any], told: str) -> None:
     assert told in stage.refusal(objects.pod("refused", stage.image, labels=labelled("refused"), **changes))
+
+
+def test_the_lines_that_make_cluster_prints(cluster: Cluster, apps_image: str, tmp_path: Path) -> None:
+    """Run by a shell as they stand: from an empty namespace to a key that is rotated in a running pod."""
+    # One of the lines changes the context, and others need theirs.
+    kubeconfig = shutil.copy(cluster.kubeconfig, tmp_path / "kubeconfig")
+    folders = [str(tool.parent) for tool in cluster.tools.values()]
+    path = os.pathsep.join([*folders, os.environ["PATH"]])
+    name = f"demo-{uuid.uuid4().hex[:8]}"
+    try:
+        done = subprocess.run(
+            SHELL,
+            input=guide.lines(apps_image, name),
+            env={**cluster.environment(), "KUBECONFIG": str(kubeconfig), "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    assert done.returncode == 0, done.stdout
+    assert '"ok": true, "text": "one two three"' in done.stdout
+    assert '"key": "sk-second"' in done.stdout
+    head, line = (row.split() for row in done.stdout.splitlines()[-2:])
+    shown = dict(zip(head, line, strict=True))
+    assert (shown["READY"], shown["RESTARTS"]) == ("2/2", "0"), "live, without a restart"

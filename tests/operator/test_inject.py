@@ -6,6 +6,7 @@ valid pod (test_inject_properties).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -125,6 +126,60 @@ class TestSidecar:
         assert attributes["team"] == "a%2Cb%3Dc%20%24%28X%29"
         assert attributes["k8s.pod.name"] == "$(POD_NAME)"
         assert attributes["k8s.deployment.name"] == "web"
+
+    @pytest.mark.parametrize(
+        ("owner", "attributes"),
+        [
+            (("ReplicaSet", "web-5d8c9"), {"kind": "deployment", "name": "web", "own": "k8s.deployment.name"}),
+            (("ReplicaSet", "bare"), {"kind": "replicaset", "name": "bare", "own": "k8s.replicaset.name"}),
+            (("StatefulSet", "db"), {"kind": "statefulset", "name": "db", "own": "k8s.statefulset.name"}),
+            (("Job", "once"), {"kind": "job", "name": "once", "own": "k8s.job.name"}),
+            (("Rollout", "x,k8s.pod.name=$(POD_IP)"), {"kind": "rollout", "name": "x%2Ck8s.pod.name%3D%24%28POD_IP%29"}),
+            (None, {"kind": "pod", "name": "$(POD_NAME)"}),
+        ],
+    )  # fmt: skip
+    def test_whose_telemetry_it_is(self, owner: tuple[str, str] | None, attributes: dict[str, str]) -> None:
+        pod = pod_object()
+        pod["metadata"]["ownerReferences"] = (
+            [{"kind": owner[0], "name": owner[1], "controller": True}] if owner else []
+        )
+        found = variables(sidecar(injected(pod)))["OTEL_RESOURCE_ATTRIBUTES"].split(",")
+        told = dict(pair.split("=") for pair in found)
+        assert len(told) == len(found)
+        assert told["k8s.workload.kind"] == attributes["kind"]
+        assert told["k8s.workload.name"] == attributes["name"]
+        kinds = {
+            name for name in told if re.fullmatch("k8s.(deployment|replicaset|statefulset|job).name", name)
+        }
+        assert {name: told[name] for name in kinds} == (
+            {attributes["own"]: attributes["name"]} if "own" in attributes else {}
+        )
+        assert told["service.namespace"] == "$(POD_NAMESPACE)"
+        assert told["service.instance.id"] == "$(POD_NAMESPACE).$(POD_NAME).inference-sidecar"
+        assert "service.name" not in told
+
+    def test_attributes_of_the_config_go_first(self) -> None:
+        chart = crd.parse_sidecar(
+            {"telemetry": {"resourceAttributes": {"service.name": "a", "team": "platform"}}}
+        )
+        own = {"telemetry": {"resourceAttributes": {"service.name": "b", "k8s.workload.name": "mine"}}}
+        found = variables(sidecar(injected(pod_object(), chart=chart, sidecar=own)))[
+            "OTEL_RESOURCE_ATTRIBUTES"
+        ]
+        told = dict(pair.split("=") for pair in found.split(","))
+        assert told.items() >= {"service.name": "b", "team": "platform", "k8s.workload.name": "mine"}.items()
+
+    def test_telemetry_of_the_chart_reaches_every_sidecar(self) -> None:
+        """Field by field; and of a Secret with headers the pod has but the reference."""
+        telemetry = {"endpoint": "http://otlp:4318", "headersSecretRef": {"name": "otlp", "key": "headers"}}
+        chart = crd.parse_sidecar({"telemetry": {**telemetry, "sampling": 0.5}})
+        for own in ({}, {"telemetry": {"sampling": 1}}, {"logLevel": "debug"}):
+            found = variables(sidecar(injected(pod_object(), chart=chart, sidecar=own)))
+            assert found["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otlp:4318"
+            assert found["OTEL_EXPORTER_OTLP_HEADERS"] == {
+                "secretKeyRef": {"name": "otlp", "key": "headers", "optional": True}
+            }
+            assert found["OTEL_TRACES_SAMPLER_ARG"] == ("1" if "telemetry" in own else "0.5")
 
     def test_nothing_configured_exports_nothing(self) -> None:
         found = variables(sidecar(injected(pod_object())))

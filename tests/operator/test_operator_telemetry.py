@@ -1,6 +1,6 @@
-"""What operator and injector tell of themselves: the exposition, read back by its grammar, and log lines.
+"""What operator and injector tell of themselves: /metrics, read back by its grammar, and log lines.
 
-Left out: which calls are made when (test_webhook, test_rotate, the reconciler's own tests).
+Left out: OTLP (test_operator_otlp), which calls are made when (test_webhook, test_rotate, the reconciler's own tests).
 """
 
 from __future__ import annotations
@@ -11,38 +11,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.evidence import EVIDENCE
+from harness.exposition import samples
 from inference_operator.errors import OperatorError
-from inference_operator.telemetry import LOGGER, Metrics, configure
-
-SAMPLE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)$')
-
-
-def samples(text: str) -> dict[str, float]:
-    """Samples by name and labels. Every family is introduced by HELP and TYPE, once."""
-    assert text.endswith("\n")
-    found: dict[str, float] = {}
-    introduced: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            name = line.split()[2]
-            assert name not in introduced
-            introduced.append(name)
-        elif line.startswith("# TYPE "):
-            assert line.split()[2] == introduced[-1]
-        else:
-            matched = SAMPLE.match(line)
-            assert matched, line
-            assert re.sub(r"_(bucket|sum|count)$", "", matched[1]) in (introduced[-1], matched[1])
-            assert matched[1].startswith(introduced[-1])
-            key = f"{matched[1].removeprefix('inference_operator_')}{{{matched[2] or ''}}}"
-            assert key not in found
-            found[key] = float(matched[3])
-    return found
+from inference_operator.telemetry import LOGGER, Metrics, configure, names
 
 
 def test_before_anything_happened() -> None:
@@ -77,13 +54,47 @@ def test_pods_are_replaced_and_forgotten() -> None:
     metrics.pods("shop/team", {"current": 4, "stale": 0})
     metrics.pods("other/team", {"current": 1})
     found = samples(metrics.text())
-    assert found['pods{namespace="shop",config="team",state="current"}'] == 4
-    assert found['pods{namespace="shop",config="team",state="stale"}'] == 0
+    assert found['pods{config="team",config_namespace="shop",state="current"}'] == 4
+    assert found['pods{config="team",config_namespace="shop",state="stale"}'] == 0
     metrics.forget("shop/team")
     metrics.forget("shop/team")
     assert [key for key in samples(metrics.text()) if key.startswith("pods{")] == [
-        'pods{namespace="other",config="team",state="current"}'
+        'pods{config="team",config_namespace="other",state="current"}'
     ]
+
+
+def test_pods_of_configs_that_come_and_go() -> None:
+    """The SDK by itself would have all of them in one series after the first 2000, and forget none."""
+    metrics = Metrics("1")
+    for generation in range(3):
+        keys = [f"preview-{generation}/config-{number}" for number in range(1000)]
+        for key in keys:
+            metrics.pods(key, {"current": 1, "stale": 0, "refused": 0})
+        assert len([key for key in samples(metrics.text()) if key.startswith("pods")]) == 3000
+        for key in keys:
+            metrics.forget(key)
+    metrics.pods("shop/team", {"current": 7})
+    found = samples(metrics.text())
+    assert {key: value for key, value in found.items() if key.startswith("pods")} == {
+        'pods{config="team",config_namespace="shop",state="current"}': 7
+    }
+
+
+def test_nothing_but_what_is_named() -> None:
+    """Every metric, under its name for Prometheus, with its labels and no other."""
+    metrics = Metrics("1")
+    metrics.reconciled("done", 0.1)
+    metrics.admitted("injected", "", 0.1)
+    metrics.pods("shop/team", {"current": 1})
+    metrics.certificate_expires(datetime.datetime.now(datetime.UTC))
+    labels: dict[str, set[str]] = {}
+    for key in samples(metrics.text()):
+        name, _, rest = key.partition("{")
+        name = re.sub("(?<=seconds)_(bucket|sum|count)$", "", name)
+        labels.setdefault(f"inference_operator_{name}", set()).update(
+            re.findall(r'([a-z_]+)="', rest.replace('le="', '"'))
+        )
+    assert labels == {metric.prometheus: set(metric.attributes) for metric in names.METRICS}
 
 
 def test_admissions() -> None:
@@ -106,7 +117,19 @@ def test_the_end_of_certificates_to_the_second() -> None:
         samples(metrics.text())['certificate_expiry_timestamp_seconds{certificate="leaf"}'] == at.timestamp()
     )
     metrics.certificate_expires(at + datetime.timedelta(days=1))
+    ends = samples(metrics.text())['certificate_expiry_timestamp_seconds{certificate="leaf"}']
+    assert ends == at.timestamp() + 86_400
     assert len([key for key in samples(metrics.text()) if key.startswith("certificate")]) == 2
+
+
+def test_the_documentation_has_them_all() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operator.md").read_text()
+    rows = {line for line in text.splitlines() if line.startswith("| `inference_operator_")}
+    assert rows == {
+        f"| `{metric.prometheus}` | {metric.kind} | {', '.join(f'`{one}`' for one in metric.attributes)} | "
+        f"{metric.description} |".replace("|  |", "| |")
+        for metric in names.METRICS
+    }
 
 
 def test_labels_are_escaped() -> None:

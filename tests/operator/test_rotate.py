@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from harness.exposition import samples
 from inference_operator import certs, rotate
 from inference_operator.cluster import WEBHOOKS, ClusterError, Resource
 from inference_operator.rotate import Names, NotOurs, keep, once
@@ -271,10 +272,13 @@ async def test_a_secret_of_somebody_else_is_not_touched() -> None:
 async def test_ends_are_figures() -> None:
     metrics = Metrics("1")
     await once(Double(), NAMES, metrics, START)
-    leaf = (START + certs.LEAF_LIFE).timestamp()
-    authority = (START + certs.AUTHORITY_LIFE).timestamp()
-    assert f'{{certificate="leaf"}} {leaf:.0f}\n' in metrics.text()
-    assert f'{{certificate="authority"}} {authority:.0f}\n' in metrics.text()
+    found = samples(metrics.text())
+    ends = {
+        of: found[f'certificate_expiry_timestamp_seconds{{certificate="{of}"}}']
+        for of in ("leaf", "authority")
+    }
+    lives = {"leaf": certs.LEAF_LIFE, "authority": certs.AUTHORITY_LIFE}
+    assert ends == {of: (START + life).timestamp() for of, life in lives.items()}
 
 
 class TestLoop:

@@ -1,7 +1,8 @@
 """The fault matrix: what an upstream can do wrong, at each phase of an answer, plain and streaming.
 
 Covers: refuse, reset, hang, truncate, garbage, HTML 502, slow drip; at connect, headers, first chunk, mid-chunk,
-before [DONE]; for each the status, the body or events, the figures, the log line, and that no connection stays.
+before [DONE]; for each the status, the body or events, the figures, the metrics, the log line, and that no
+connection stays.
 Left out: refuse beyond connect (there is no connection left to refuse), before [DONE] for plain answers, and an
 HTML page after a stream's head, which the garbage rows stand for. Ends that are no fault: test_stream_ends.py.
 """
@@ -11,122 +12,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Literal
 
 import pytest
 
 from harness import answers
 from harness.client import Answer
+from harness.faults import EVENTS, GARBAGE, HEAD, JSON, PLAIN, PLAIN_HEAD, STREAMING, Case
+from harness.metrics import Scrape, measured
 from harness.process import Sidecar, Start
-from harness.upstream import CLOSE, HANG, RESET, Drip, Script, ScriptedUpstream
-
-Down = Literal["http", "event", "cut"]
-
-JSON = answers.dense(answers.completion())
-PLAIN_HEAD = answers.head(200, "content-type: application/json", f"content-length: {len(JSON)}")
-CHUNKED_JSON = answers.chunked_head()
-EVENTS = answers.chat_events()
-GARBAGE = b"\x16\x03\x01\x02\x00\x01 not HTTP at all\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Case:
-    """`down`: http an HTTP error, event an error event after what came, cut a transfer cut short."""
-
-    name: str
-    script: Script
-    code: str
-    down: Down = "http"
-    status: int = 500
-    whole_events: int = 0
-    attempts: int | None = None
-
-
-def _all(events: list[bytes]) -> list[bytes]:
-    return [answers.chunk(event) for event in events]
-
-
-PLAIN = [
-    Case("headers-reset", [RESET], "upstream_disconnected", attempts=4),
-    Case("headers-hang", [HANG], "upstream_timeout", attempts=1),
-    Case("headers-truncate", [CLOSE], "upstream_disconnected", attempts=4),
-    Case("headers-truncate-inside", [b"HTTP/1.1 200 OK\r\ncontent-ty", CLOSE], "upstream_disconnected"),
-    Case("headers-garbage", [GARBAGE, CLOSE], "upstream_protocol_error"),
-    Case("headers-html", [answers.html_502()], "upstream_http_error", status=502, attempts=4),
-    Case("headers-drip", [Drip(PLAIN_HEAD + JSON, gap=0.1)], "upstream_timeout", attempts=1),
-    Case("first-reset", [PLAIN_HEAD, RESET], "upstream_disconnected"),
-    Case("first-hang", [PLAIN_HEAD, HANG], "upstream_timeout", attempts=1),
-    Case("first-truncate", [PLAIN_HEAD, CLOSE], "upstream_disconnected"),
-    Case("first-garbage", [CHUNKED_JSON, b"zz\r\n" + GARBAGE, CLOSE], "upstream_protocol_error"),
-    Case("first-html", [answers.chunked_head(502, "text/html"), HANG], "upstream_timeout", attempts=1),
-    Case("first-drip", [PLAIN_HEAD, Drip(JSON, gap=0.1)], "upstream_timeout", "cut", 200),
-    Case("mid-reset", [PLAIN_HEAD, Drip(JSON[:50], 50, 0.05), RESET], "upstream_disconnected", "cut", 200),
-    Case("mid-hang", [PLAIN_HEAD, JSON[:50], HANG], "upstream_timeout", "cut", 200),
-    Case("mid-truncate", [PLAIN_HEAD, JSON[:50], CLOSE], "upstream_disconnected", "cut", 200),
-    Case(
-        "mid-truncate-chunked",
-        [CHUNKED_JSON, answers.chunk(JSON[:50]), CLOSE],
-        "upstream_disconnected",
-        "cut",
-        200,
-    ),
-    Case(
-        "mid-garbage",
-        [CHUNKED_JSON, answers.chunk(JSON[:50]), b"zz\r\n", CLOSE],
-        "upstream_protocol_error",
-        "cut",
-        200,
-    ),
-]
-
-HEAD = answers.sse_head()
-FIRST = answers.chunk(EVENTS[0])
-HALF = answers.chunk(EVENTS[1][:40])
-FINISHED = _all(EVENTS[:-1])
-
-STREAMING = [
-    Case("headers-reset", [RESET], "upstream_disconnected", attempts=4),
-    Case("headers-hang", [HANG], "upstream_timeout", attempts=1),
-    Case("headers-truncate", [CLOSE], "upstream_disconnected", attempts=4),
-    Case("headers-garbage", [GARBAGE, CLOSE], "upstream_protocol_error"),
-    Case("headers-html", [answers.html_502()], "upstream_http_error", status=502, attempts=4),
-    Case("headers-drip", [Drip(HEAD, gap=0.1)], "upstream_timeout", attempts=1),
-    Case("first-reset", [HEAD, RESET], "upstream_disconnected"),
-    Case("first-hang", [HEAD, HANG], "upstream_timeout", attempts=1),
-    Case("first-truncate", [HEAD, CLOSE], "upstream_disconnected"),
-    Case("first-garbage", [HEAD, b"zz\r\n" + GARBAGE, CLOSE], "upstream_protocol_error"),
-    Case(
-        "mid-reset",
-        [HEAD, FIRST, HALF, Drip(b"5\r\nab", 5, 0.05), RESET],
-        "upstream_disconnected",
-        "event",
-        200,
-        1,
-    ),
-    Case("mid-hang", [HEAD, FIRST, HALF, HANG], "upstream_idle_timeout", "event", 200, 1),
-    Case("mid-truncate", [HEAD, FIRST, HALF, CLOSE], "upstream_disconnected", "event", 200, 1),
-    Case("mid-garbage", [HEAD, FIRST, HALF, b"zz\r\n", CLOSE], "upstream_protocol_error", "event", 200, 1),
-    Case(
-        "end-reset",
-        [HEAD, *FINISHED, Drip(b"e\r\ndata", 10, 0.05), RESET],
-        "upstream_disconnected",
-        "event",
-        200,
-        5,
-    ),
-    Case("end-hang", [HEAD, *FINISHED, HANG], "upstream_idle_timeout", "event", 200, 5),
-    Case("end-truncate", [HEAD, *FINISHED, CLOSE], "upstream_disconnected", "event", 200, 5),
-    Case("end-garbage", [HEAD, *FINISHED, b"zz\r\n", CLOSE], "upstream_protocol_error", "event", 200, 5),
-    Case(
-        "after-done-reset",
-        [HEAD, *FINISHED, Drip(answers.chunk(answers.DONE), 100, 0.05), RESET],
-        "upstream_disconnected",
-        "event",
-        200,
-        6,
-    ),
-]
+from harness.upstream import CLOSE, HANG, RESET, Drip, ScriptedUpstream
 
 
 def check_http(case: Case, answer: Answer) -> None:
@@ -155,9 +49,42 @@ def check_cut(case: Case, answer: Answer) -> None:
     assert JSON.startswith(answer.body)
 
 
+def check_metrics(case: Case, error: str, tries: int, line: dict[str, object], delta: Scrape) -> None:
+    """Every metric that a failed request adds to, and no other one."""
+    streamed = case.down == "event"
+    chunks = min(case.whole_events, len(EVENTS) - 1) if streamed else 0
+    has_output = chunks > 1  # the first chunk says only whose turn it is
+    gen_ai = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai", "error_type": error}
+    counts = {
+        "gen_ai_client_operation_duration_seconds": 1,
+        "gen_ai_server_request_duration_seconds": 1,
+        "gen_ai_client_operation_time_to_first_chunk_seconds": 1 if chunks else 0,
+        "gen_ai_client_operation_time_per_output_chunk_seconds": max(chunks - 1, 0),
+        "gen_ai_server_time_to_first_token_seconds": 1 if has_output else 0,
+        "gen_ai_server_time_per_output_token_seconds": 0,
+        "gen_ai_client_token_usage": 0,
+        "inference_sidecar_stream_duration_seconds": 1 if streamed else 0,
+        "inference_sidecar_stream_tokens_per_second": 0,
+    }
+    assert {name: delta.sum(f"{name}_count") for name in counts} == counts
+    for name in list(counts)[:4]:
+        assert delta.sum(f"{name}_count", **gen_ai) == counts[name], name
+    for name in ("gen_ai_client_operation_duration", "gen_ai_server_request_duration"):
+        assert delta.sum(f"{name}_seconds_sum") * 1000 == pytest.approx(line["duration_ms"], abs=0.01)
+    first = delta.sum("gen_ai_server_time_to_first_token_seconds_sum") * 1000
+    assert first == pytest.approx(line.get("time_to_first_token_ms", 0), abs=0.01)
+    assert delta.sum("inference_sidecar_requests_total") == 1
+    assert delta.sum("inference_sidecar_requests_total", outcome="failed", **gen_ai) == 1
+    assert delta.sum("inference_sidecar_retries_total") == tries - 1
+    assert delta.sum("inference_sidecar_streams_total") == counts["inference_sidecar_stream_duration_seconds"]
+    assert delta.sum("inference_sidecar_streams_total", outcome="failed") == (1 if streamed else 0)
+    assert delta.sum("inference_sidecar_stream_chunks_total") == chunks
+    assert delta.sum("inference_sidecar_active_requests") == 0
+
+
 def run(sidecar: Sidecar, upstream: ScriptedUpstream, case: Case, *, stream: bool) -> None:
     scenario = upstream.plan(case.script)
-    with sidecar.figures(1) as delta, sidecar.requests() as lines:
+    with measured(sidecar) as metrics, sidecar.figures(1) as delta, sidecar.requests() as lines:
         answer = sidecar.chat(scenario, stream=stream or None)
     {"http": check_http, "event": check_event, "cut": check_cut}[case.down](case, answer)
     error = f"upstream_http_{case.status}" if case.code == "upstream_http_error" else case.code
@@ -165,6 +92,7 @@ def run(sidecar: Sidecar, upstream: ScriptedUpstream, case: Case, *, stream: boo
     assert lines[0]["attempts"] == len(upstream.of(scenario))
     if case.attempts is not None:
         assert len(upstream.of(scenario)) == case.attempts
+    check_metrics(case, error, len(upstream.of(scenario)), lines[0], metrics)
     started = 1 if case.down == "event" else 0
     assert {name: delta[name] for name in ("errors.total", f"errors.by_type.{error}")} == {
         "errors.total": 1,
@@ -260,8 +188,11 @@ def test_connect_refused(start: Start, stream: bool) -> None:
             server.close()
             holder.bind(("127.0.0.1", port))
             sidecar = start(base_url=f"http://127.0.0.1:{port}/v1")
-            with sidecar.figures(1) as delta, sidecar.requests() as lines:
+            with measured(sidecar) as metrics, sidecar.figures(1) as delta, sidecar.requests() as lines:
                 answer = sidecar.chat(stream=stream or None)
+    check_metrics(
+        Case("refused", [], "upstream_connect_error"), "upstream_connect_error", 4, lines[0], metrics
+    )
     assert (answer.status, answer.error["code"]) == (500, "upstream_connect_error")
     assert lines[0]["attempts"] == 4
     assert answer.header("x-should-retry") == "false"

@@ -1,4 +1,4 @@
-"""Counters, distributions and their Prometheus form; log lines in both forms."""
+"""The figures of /health: counters and distributions; log lines in both forms. Metrics: test_metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from inference_sidecar.records import End, Endpoint, Outcome, StreamStats, Usage
-from inference_sidecar.telemetry import Figures, Series, configure, debug, exposition, log_outcome
+from inference_sidecar.telemetry import Figures, Series, configure, debug, log_outcome
 from inference_sidecar.telemetry.figures import MAX_ERROR_TYPES, WINDOW
 
 PLAIN = Outcome(
@@ -27,7 +27,7 @@ PLAIN = Outcome(
 )
 STREAM = replace(
     PLAIN, streaming=True, streamed=True, duration_s=2.0, first_token_s=1.0, usage=Usage(10, 51, 61), attempts=1,
-    stream=StreamStats(2000.0, 4, 500.0, (100.0, 200.0, 300.0)),
+    stream=StreamStats(2000.0, 4, 500.0, (0.1, 0.2, 0.3)),
 )  # fmt: skip
 
 
@@ -50,6 +50,14 @@ def test_series() -> None:
     for _ in range(WINDOW):
         series.add(7)
     assert (series.count, series.quantiles(0.5), series.maximum) == (100 + WINDOW, [7], 100)
+    one_by_one, at_once = Series(scale=10), Series(scale=10)
+    values = [float(value % 97) for value in range(3 * WINDOW)]
+    for value in values:
+        one_by_one.add(value)
+    at_once.extend(values)
+    at_once.extend([])
+    assert at_once.summary() == one_by_one.summary()
+    assert at_once.summary()["max"] == 960
 
 
 def test_figures_add_up() -> None:
@@ -98,7 +106,14 @@ def test_figures_add_up() -> None:
         "p99": 50.0,
         "max": 50.0,
     }
-    assert health["chunk_interval_ms"]["count"] == 9
+    assert health["chunk_interval_ms"] == {
+        "count": 9,
+        "mean": 200.0,
+        "p50": 200.0,
+        "p95": 300.0,
+        "p99": 300.0,
+        "max": 300.0,
+    }
 
 
 def test_error_types_are_bounded() -> None:
@@ -108,20 +123,6 @@ def test_error_types_are_bounded() -> None:
     assert len(figures.errors) <= MAX_ERROR_TYPES + 1
     assert figures.errors.total() == 200
     assert figures.errors["other"] == 200 - MAX_ERROR_TYPES
-
-
-def test_exposition_is_well_formed_and_agrees() -> None:
-    text = exposition(recorded(PLAIN, STREAM), "1.2.3")
-    assert text.endswith("\n")
-    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert samples["inference_sidecar_requests_total"] == "2"
-    assert samples['inference_sidecar_build_info{version="1.2.3"}'] == "1"
-    assert samples['inference_sidecar_tokens_total{type="output"}'] == "56"
-    assert samples['inference_sidecar_request_duration_seconds_sum{mode="streaming"}'] == "2"
-    assert samples['inference_sidecar_request_duration_seconds{mode="plain",quantile="0.5"}'] == "0.5"
-    assert samples["inference_sidecar_time_to_first_token_seconds_count"] == "1"
-    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(families) == len(set(families))
 
 
 @pytest.fixture

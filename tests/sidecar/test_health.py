@@ -2,7 +2,8 @@
 
 Covers: every field that the requirement names; the check (when, what it sends, what counts as reachable, degraded,
 that it is not counted as a request); /metrics beside /health; readiness without an upstream.
-Left out: the figures themselves (test_ledger, test_faults, test_streams), draining (test_drain).
+Left out: the figures themselves (test_ledger, test_faults, test_streams), metrics (test_metrics_*), draining
+(test_drain).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import closing
 import pytest
 
 from harness import answers
+from harness.metrics import scrape
 from harness.process import Sidecar, Start, flat
 from harness.upstream import HANG, ScriptedUpstream
 
@@ -80,26 +82,30 @@ def test_a_sidecar_without_its_upstream_is_ready(start: Start) -> None:
         assert sidecar.admin("/livez").status == sidecar.admin("/readyz").status == 200
 
 
-def sample(text: str, line: str) -> float:
-    found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
-    assert found, f"no {line}"
-    return float(found[1])
-
-
 def test_metrics_tell_the_same(sidecar: Sidecar) -> None:
     with sidecar.figures(3):
         sidecar.chat()
         sidecar.chat(stream=True)
         sidecar.chat(temperature=9)
-    health, answer = flat(sidecar.health()), sidecar.admin("/metrics")
-    text = answer.body.decode()
-    assert (answer.header("content-type") or "").startswith("text/plain")
-    assert sample(text, "inference_sidecar_requests_total") == health["requests.total"]
-    errors = re.findall(r'^inference_sidecar_errors_total\{type="(\w+)"\} (\S+)$', text, re.MULTILINE)
-    assert sum(float(count) for _, count in errors) == health["errors.total"]
-    assert sample(text, 'inference_sidecar_tokens_total{type="input"}') == health["tokens.prompt"]
-    for name in re.findall(r"^(inference_sidecar_\w+?)(?:_sum|_count)?(?:\{.*\})? \S+$", text, re.MULTILINE):
-        assert f"# TYPE {name} " in text or f"# TYPE {name}" in text, name
+    health, answer, metrics = flat(sidecar.health()), sidecar.admin("/metrics"), scrape(sidecar)
+    assert answer.header("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert {
+        "requests.total": metrics.sum("inference_sidecar_requests_total"),
+        "requests.active": metrics.sum("inference_sidecar_active_requests"),
+        "requests.retries": metrics.sum("inference_sidecar_retries_total"),
+        "streams.completed": metrics.sum("inference_sidecar_streams_total", outcome="completed"),
+        "streams.chunks": metrics.sum("inference_sidecar_stream_chunks_total"),
+        "tokens.prompt": metrics.sum("gen_ai_client_token_usage_sum", gen_ai_token_type="input"),
+        "tokens.completion": metrics.sum("gen_ai_client_token_usage_sum", gen_ai_token_type="output"),
+        "stream_duration_ms.count": metrics.sum("inference_sidecar_stream_duration_seconds_count"),
+    }.items() <= health.items()
+    for end in ("completed", "failed", "refused", "cancelled"):
+        count = metrics.sum("inference_sidecar_requests_total", outcome=end)
+        assert count == health[f"requests.{end}"], end
+    for name, count in health.items():
+        if name.startswith("errors.by_type."):
+            kind = name.removeprefix("errors.by_type.")
+            assert metrics.sum("inference_sidecar_requests_total", error_type=kind) == count, kind
 
 
 def test_status(sidecar: Sidecar) -> None:

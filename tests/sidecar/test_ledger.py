@@ -1,4 +1,4 @@
-"""The ledger: after a thousand mixed requests with faults, /health says exactly what really happened.
+"""The ledger: after a thousand mixed requests with faults, /health and /metrics say exactly what really happened.
 
 Covers: every figure that is a count, against the scripted upstream's own ledger and what the apps themselves saw;
 that every connection upstream is accounted for; that nothing stays open.
@@ -17,6 +17,7 @@ import pytest
 
 from harness import answers
 from harness.client import Answer
+from harness.metrics import Scrape, measured
 from harness.process import Sidecar, Start, chat_body
 from harness.upstream import CLOSE, HANG, RESET, SCENARIO, Script, ScriptedUpstream
 
@@ -43,6 +44,7 @@ class Kind:
     error: str | None = None
     tokens: int = 0
     streams: str | None = None
+    chunks: int = 0
 
 
 def _sse(events: list[bytes], *end: object) -> Script:
@@ -62,27 +64,32 @@ KINDS = {
     "plain-error-in-200": Kind(([answers.json_answer({"error": {"message": "x"}})],), error="upstream_event"),
     "plain-abandoned": Kind(([HANG],), leaves=b"", status=0),
     "refused": Kind(fields={"temperature": 9}, tries=0, status=400, error="invalid_request"),
-    "stream": Kind((_sse(WITH_USAGE, answers.END),), True, tokens=13, streams="completed"),
-    "stream-without-usage": Kind((_sse(EVENTS, answers.END),), True, streams="completed"),
+    "stream": Kind((_sse(WITH_USAGE, answers.END),), True, tokens=13, streams="completed", chunks=5),
+    "stream-without-usage": Kind((_sse(EVENTS, answers.END),), True, streams="completed", chunks=5),
     "stream-after-retry": Kind(
-        (BUSY, _sse(WITH_USAGE, answers.END)), True, tries=2, tokens=13, streams="completed"
+        (BUSY, _sse(WITH_USAGE, answers.END)), True, tries=2, tokens=13, streams="completed", chunks=5
     ),
-    "stream-cut": Kind((_sse(EVENTS[:3], CLOSE),), True, error="upstream_disconnected", streams="failed"),
+    "stream-cut": Kind(
+        (_sse(EVENTS[:3], CLOSE),), True, error="upstream_disconnected", streams="failed", chunks=3
+    ),
     "stream-incomplete": Kind(
-        (_sse(EVENTS[:3], answers.END),), True, error="upstream_protocol_error", streams="failed"
+        (_sse(EVENTS[:3], answers.END),), True, error="upstream_protocol_error", streams="failed", chunks=3
     ),
     "stream-error-event": Kind(
         (_sse([EVENTS[0], answers.event({"error": "x"})], answers.END),),
         True,
         error="upstream_event",
         streams="failed",
+        chunks=2,
     ),
     "stream-refused": Kind(stream=True, fields={"n": 0}, tries=0, status=400, error="invalid_request"),
     "stream-reset-at-once": Kind(([RESET],), True, tries=4, status=500, error="upstream_disconnected"),
-    "stream-abandoned": Kind((_sse(EVENTS[:3], HANG),), True, leaves=EVENTS[2], streams="cancelled"),
+    "stream-abandoned": Kind(
+        (_sse(EVENTS[:3], HANG),), True, leaves=EVENTS[2], streams="cancelled", chunks=3
+    ),
     "stream-abandoned-early": Kind(([HANG],), True, leaves=b"", status=0),
     "stream-left-after-done": Kind(
-        (_sse(WITH_USAGE, HANG),), True, leaves=answers.DONE, tokens=13, streams="completed"
+        (_sse(WITH_USAGE, HANG),), True, leaves=answers.DONE, tokens=13, streams="completed", chunks=5
     ),
 }
 
@@ -112,7 +119,11 @@ def test_a_thousand_mixed_requests(start: Start, upstream: ScriptedUpstream) -> 
     dice = random.Random(20240817)
     names = [dice.choice(list(KINDS)) for _ in range(REQUESTS)]
     plans = [(KINDS[name], upstream.plan(*KINDS[name].scripts)) for name in names]
-    with sidecar.figures(REQUESTS) as delta, ThreadPoolExecutor(APPS) as apps:
+    with (
+        measured(sidecar, REQUESTS) as metrics,
+        sidecar.figures(REQUESTS) as delta,
+        ThreadPoolExecutor(APPS) as apps,
+    ):
         seen = list(apps.map(lambda plan: play(sidecar, upstream, *plan), plans))
     kinds = [kind for kind, _ in plans]
     for name, (kind, scenario), status in zip(names, plans, seen, strict=True):
@@ -149,6 +160,51 @@ def test_a_thousand_mixed_requests(start: Start, upstream: ScriptedUpstream) -> 
     assert {name: delta[name] for name in expected} == expected
     health = sidecar.health()
     assert health["errors"]["total"] == sum(health["errors"]["by_type"].values())
+    check_metrics(metrics, kinds, errors, tries - reached)
+
+
+def check_metrics(metrics: Scrape, kinds: list[Kind], errors: Counter[str], retries: int) -> None:
+    """The same ledger in the other form. Every one of these requests is of one model and one operation."""
+    went_up = counted(kinds, lambda kind: kind.tries > 0)
+    with_tokens = counted(kinds, lambda kind: kind.tokens > 0)
+    streams = counted(kinds, lambda kind: kind.streams is not None)
+    completed_streams = counted(kinds, lambda kind: kind.streams == "completed" and kind.tokens > 0)
+    cancelled = counted(kinds, lambda kind: kind.status == 0 or kind.streams == "cancelled")
+    expected = {
+        "gen_ai_client_operation_duration_seconds_count": went_up,
+        "gen_ai_server_request_duration_seconds_count": went_up,
+        "gen_ai_client_token_usage_sum": 13 * with_tokens,
+        "gen_ai_client_token_usage_count": 2 * with_tokens,
+        "gen_ai_client_operation_time_to_first_chunk_seconds_count": streams,
+        "gen_ai_client_operation_time_per_output_chunk_seconds_count": sum(
+            max(kind.chunks - 1, 0) for kind in kinds
+        ),
+        "gen_ai_server_time_to_first_token_seconds_count": counted(kinds, lambda kind: kind.chunks > 2),
+        "gen_ai_server_time_per_output_token_seconds_count": completed_streams,
+        "inference_sidecar_stream_tokens_per_second_count": completed_streams,
+        "inference_sidecar_requests_total": REQUESTS,
+        "inference_sidecar_retries_total": retries,
+        "inference_sidecar_stream_chunks_total": sum(kind.chunks for kind in kinds),
+        "inference_sidecar_stream_duration_seconds_count": streams,
+        "inference_sidecar_active_requests": 0,
+    }
+    assert {name: metrics.sum(name) for name in expected} == expected
+    for end in ("completed", "failed", "cancelled"):
+        ended = counted(kinds, lambda kind, end=end: kind.streams == end)
+        assert metrics.sum("inference_sidecar_streams_total", outcome=end) == ended
+    for error, count in errors.items():
+        assert metrics.sum("inference_sidecar_requests_total", error_type=error) == count, error
+        # What the sidecar refused was no operation of a model's.
+        operations = 0 if error == "invalid_request" else count
+        assert metrics.sum("gen_ai_client_operation_duration_seconds_count", error_type=error) == operations
+    duration = "gen_ai_client_operation_duration_seconds_count"
+    assert metrics.sum(duration, error_type="cancelled") == cancelled
+    without = counted(kinds, lambda kind: kind.error is None) - cancelled
+    assert metrics.sum(duration, error_type=None) == without
+    assert metrics.sum("inference_sidecar_requests_total", outcome="completed", error_type=None) == without
+    assert metrics.sum("inference_sidecar_requests_total", outcome="cancelled", error_type=None) == cancelled
+    assert metrics.values("gen_ai_request_model") <= {"gpt-4", "_OTHER"}
+    assert metrics.values("gen_ai_operation_name") == {"chat"}
 
 
 def test_nothing_stays_open(start: Start, upstream: ScriptedUpstream) -> None:

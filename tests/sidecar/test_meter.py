@@ -9,13 +9,16 @@ Not covered: how bytes become events (test_sse).
 from __future__ import annotations
 
 import json
+import math
+import tracemalloc
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_sidecar.meter import MAX_INTERVALS, Mark, Meter, add_stats, error_event
+from inference_sidecar.meter import MAX_GAPS, Mark, Meter, add_stats, error_event
 from inference_sidecar.records import Endpoint, Event, Usage
 from inference_sidecar.sse import Decoder
 
@@ -136,10 +139,10 @@ def test_no_event_and_no_document_raises(endpoint: Endpoint, values: list[Any], 
     [
         (USAGE, Usage(10, 50, 60)),
         ({"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}, Usage(3, 4, 7)),
-        ({"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 8)),
+        ({"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 8, completion_reported=False)),
         ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4, 7)),
-        ({"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 5)),
-        ({"prompt_tokens": -1, "completion_tokens": 4}, Usage(0, 4, 4)),
+        ({"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 5, completion_reported=False)),
+        ({"prompt_tokens": -1, "completion_tokens": 4}, Usage(0, 4, 4, prompt_reported=False)),
         ({"prompt_tokens": True, "completion_tokens": 2.5, "total_tokens": "9"}, None),
         ({"prompt_tokens": 10**30}, None),
         ({}, None),
@@ -269,10 +272,10 @@ def test_times_are_those_that_were_passed_in() -> None:
         made.sent(now)
     stats = made.stats(2.5)
 
-    assert made.first_token == 2.0
+    assert (made.first_chunk, made.first_token) == (1.0, 2.0)
     assert (stats.duration_ms, stats.chunks_sent) == (2500, 3)
     assert stats.avg_chunk_interval_ms == pytest.approx(2500 / 3)
-    assert stats.intervals_ms == (500, 750)
+    assert list(stats.first_gaps_s) == [0.5, 0.75]
 
 
 def test_stream_stats_are_the_figures_of_the_spec() -> None:
@@ -284,14 +287,68 @@ def test_stream_stats_are_the_figures_of_the_spec() -> None:
     assert made.stats_json(102.5) == b'{"duration_ms":2500,"chunks_sent":12,"avg_chunk_interval_ms":208}'
 
 
-def test_gaps_are_bounded_and_chunks_are_not() -> None:
+def test_what_comes_first_is_a_chunk_whether_it_can_be_read_or_not() -> None:
     made = Meter(CHAT, 0.0)
-    for now in range(MAX_INTERVALS + 100):
-        made.sent(float(now))
-    stats = made.stats(1.0)
+    for number, one in enumerate(
+        (Event(b": hi\n\n", "", None), event(b"[DONE]"), event(b"no JSON"), chunk())
+    ):
+        made.event(one, float(number))
 
-    assert len(stats.intervals_ms) == MAX_INTERVALS
-    assert stats.chunks_sent == MAX_INTERVALS + 100
+    assert made.first_chunk == 2.0
+
+
+BOUNDS = (0.01, 0.02, 0.5)
+
+
+@given(
+    st.lists(st.one_of(st.floats(0, 1), st.sampled_from(BOUNDS)), max_size=60),
+    st.sampled_from([1, 7, MAX_GAPS - 30, MAX_GAPS]),
+    st.integers(0, 60),
+)
+def test_gaps_are_those_of_a_plain_count(some: list[float], lead: int, looked_at: int) -> None:
+    """Also beyond the number that is kept one by one, and where somebody looks in between."""
+    made = Meter(CHAT, 0.0, gap_bounds=BOUNDS)
+    now = 0.0
+    times = [now]
+    for gap in [0.25] * lead + some:
+        now += gap
+        times.append(now)
+    for number, moment in enumerate(times):
+        made.sent(moment)
+        if number == looked_at:
+            made.stats(moment)
+    stats = made.stats(now)
+    gaps = [after - before for before, after in pairwise(times)]
+
+    assert stats.chunks_sent == len(gaps) + 1
+    assert list(stats.first_gaps_s) == gaps[:MAX_GAPS]
+    assert stats.gaps is not None
+    upper = (*BOUNDS, math.inf)
+    below = (-math.inf, *BOUNDS)
+    counts = [sum(low < gap <= high for gap in gaps) for low, high in zip(below, upper, strict=True)]
+    assert list(stats.gaps.counts) == counts
+    assert stats.gaps.total_s == pytest.approx(sum(gaps))
+    assert (stats.gaps.least_s, stats.gaps.most_s) == (min(gaps), max(gaps))
+
+
+def test_memory_does_not_grow_with_a_stream() -> None:
+    made = Meter(CHAT, 0.0, gap_bounds=BOUNDS)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            made.sent(number / 100)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 100 * MAX_GAPS, "what is kept one by one and what is put aside, sorted once in a while"
+
+
+def test_a_stream_of_one_chunk_has_no_gap() -> None:
+    made = Meter(CHAT, 0.0)
+    made.sent(1.0)
+
+    assert made.stats(1.0).gaps is None
 
 
 @pytest.mark.parametrize(

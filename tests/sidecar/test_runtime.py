@@ -99,3 +99,11 @@ def test_globs_mean_what_they_say() -> None:
         "gpt-4o",
         "a-model",
     ]
+
+
+def test_models_that_are_named() -> None:
+    """Patterns name none; the deployment of the URL is a name as it is called, not as it is written."""
+    allowed = ["own", "plain", "free-*", "?", "[ab]"]
+    assert runtime(default_model="own", allowed_models=allowed).named_models == {"own", "plain"}
+    assert runtime(base_url=f"{AZURE}ep%20one").named_models == {"dep one"}
+    assert runtime().named_models == frozenset()

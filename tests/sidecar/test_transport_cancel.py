@@ -259,7 +259,7 @@ def test_no_place_is_lost_in_cancelled_requests(run: Run, seed: int) -> None:
                     assert made._pool._requests == []
                     assert len(made._pool.connections) <= 4
                 else:
-                    assert (made.active, made.idle, len(made._open)) == (0, 2, 2)
+                    assert (made.usage, len(made._open)) == ((0, 2), 2)
 
     run(scenario)
     assert most <= 4

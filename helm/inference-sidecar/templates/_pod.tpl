@@ -17,6 +17,31 @@ labels:
   {{- toYaml (merge $fixed (pick $labels "app.kubernetes.io/name" "app.kubernetes.io/instance") $values.podLabels $labels) | nindent 2 }}
 {{- end -}}
 
+{{/* The values' own variables replace those of the same name. Between what they can refer to and what refers to what
+they may replace: kubelet expands only what stands before. */}}
+{{- define "inference-sidecar.env" -}}
+{{- $values := index .root.Values .component -}}
+{{- $given := list -}}
+{{- range $values.env }}{{ $given = append $given .name }}{{ end -}}
+{{- $downward := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "POD_UID" "metadata.uid" "NODE_NAME" "spec.nodeName" -}}
+{{- $made := list -}}
+{{- range $name, $path := $downward }}
+{{- if not (has $name $given) }}
+{{- $made = append $made (dict "name" $name "valueFrom" (dict "fieldRef" (dict "fieldPath" $path))) }}
+{{- end }}
+{{- end }}
+{{- $made = concat $made $values.env -}}
+{{- if not (has "OTEL_RESOURCE_ATTRIBUTES" $given) }}
+{{- $deployment := ternary (include "inference-sidecar.injector" .root) (include "inference-sidecar.fullname" .root) (eq .component "injector") }}
+{{- $workload := printf "k8s.deployment.name=%s,k8s.workload.kind=deployment,k8s.workload.name=%s" $deployment $deployment }}
+{{- $pod := "k8s.namespace.name=$(POD_NAMESPACE),k8s.node.name=$(NODE_NAME),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID)" }}
+{{- $service := printf "service.instance.id=$(POD_NAMESPACE).$(POD_NAME).%s,service.namespace=$(POD_NAMESPACE)" .component }}
+{{- $attributes := printf "k8s.container.name=%s,%s,%s,%s" .component $workload $pod $service }}
+{{- $made = append $made (dict "name" "OTEL_RESOURCE_ATTRIBUTES" "value" $attributes) }}
+{{- end }}
+{{- toYaml $made -}}
+{{- end -}}
+
 {{- define "inference-sidecar.podSpec" -}}
 {{- $values := index .root.Values .component -}}
 serviceAccountName: {{ include "inference-sidecar.serviceAccount" . }}
@@ -56,13 +81,7 @@ containers:
       {{- toYaml . | nindent 6 }}
       {{- end }}
     env:
-      - name: POD_NAMESPACE
-        valueFrom:
-          fieldRef:
-            fieldPath: metadata.namespace
-      {{- with $values.env }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- include "inference-sidecar.env" . | nindent 6 }}
     ports:
       {{- with .ports }}
       {{- . | nindent 6 }}

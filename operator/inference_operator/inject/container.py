@@ -30,6 +30,9 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
     "k8s.pod.uid": "$(POD_UID)",
     "k8s.node.name": "$(NODE_NAME)",
     "k8s.container.name": naming.CONTAINER,
+    # As OpenTelemetry's conventions for Kubernetes derive them; `service.name` is the sidecar's own.
+    "service.namespace": "$(POD_NAMESPACE)",
+    "service.instance.id": f"$(POD_NAMESPACE).$(POD_NAME).{naming.CONTAINER}",
 }
 WORKLOADS: Final = frozenset({"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob"})
 """Kinds of owners that OpenTelemetry has an attribute for."""
@@ -150,9 +153,7 @@ def _given(variable: EnvVar) -> dict[str, Any]:
 
 def _telemetry(telemetry: Telemetry, workload: naming.Workload) -> list[dict[str, Any]]:
     """The standard variables. Resource attributes stand in any case: an endpoint may come by a variable."""
-    attributes = dict(ATTRIBUTES)
-    if workload.kind in WORKLOADS:
-        attributes[f"k8s.{workload.kind}.name"] = _attribute(workload.name)
+    attributes = {**ATTRIBUTES, **_made_by(workload)}
     attributes |= {_attribute(name): _attribute(text) for name, text in telemetry.resource_attributes.items()}
     made: list[dict[str, Any]] = [
         {
@@ -172,6 +173,14 @@ def _telemetry(telemetry: Telemetry, workload: naming.Workload) -> list[dict[str
         reference = {**telemetry.headers_secret_ref.model_dump(by_alias=True), "optional": True}
         made.append({"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": reference}})
     return made
+
+
+def _made_by(workload: naming.Workload) -> dict[str, str]:
+    """One pair of names for every kind, so that a query need not know it, and the conventions' own beside it."""
+    # A pod that stands alone has no name yet where the API server is still to make one.
+    name = "$(POD_NAME)" if workload.kind == "pod" else _attribute(workload.name)
+    made = {"k8s.workload.kind": _attribute(workload.kind), "k8s.workload.name": name}
+    return {**made, f"k8s.{workload.kind}.name": name} if workload.kind in WORKLOADS else made
 
 
 def _attribute(text: str) -> str:

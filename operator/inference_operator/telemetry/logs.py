@@ -19,6 +19,8 @@ from ..errors import OperatorError
 LOGGER: Final = logging.getLogger("inference_operator")
 
 _FRAMES: Final = 12
+_QUOTING: Final = ("opentelemetry.util.re", "opentelemetry.exporter.otlp.proto.http.metric_exporter")
+"""They quote headers of OTLP, which hold credentials. What there is to say, `export` says."""
 _ROOT: Final = logging.getLogger()
 
 
@@ -49,6 +51,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     _ROOT.addHandler(handler)
     _ROOT.setLevel(logging.WARNING)
     LOGGER.setLevel(level.upper())
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _told(error: BaseException) -> dict[str, Any]:

@@ -1,43 +1,71 @@
-"""Figures of one process, as Prometheus text (exposition format 0.0.4).
+"""Everything that is counted in one process, by OpenTelemetry's SDK.
 
-Enters: what happened. Leaves: text. One loop writes and reads, so there are no locks. Names are public; times are
-in seconds. A process that does not use a metric does not show it.
+Enters: what happened, by typed calls. Leaves: Prometheus text, and OTLP where the environment asks for it. Calls come
+from one loop and never wait; collections come from there and from the exporter's thread. Times are in seconds. A
+process that does not use a metric does not show it.
 """
 
 from __future__ import annotations
 
 import datetime
-from bisect import bisect_left
-from collections import Counter
+import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+from opentelemetry import metrics as api
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import export as sdk
 
-_PREFIX: Final = "inference_operator"
-_RECONCILE_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_ADMISSION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+from . import names
+from .export import Page, pushed, resource
+from .logs import LOGGER
+from .setting import Export, export_of
 
-Labels = tuple[tuple[str, str], ...]
-Sample = tuple[str, Labels, float]
+CLOSE_SECS: Final = 3.0
+"""What is still to be sent gets so long at the end of a process. A pod's grace is 10 s at least."""
+NOT_SCRAPED: Final = "# OTEL_METRICS_EXPORTER or OTEL_SDK_DISABLED leave nothing to be scraped here.\n"
+SCRAPED: Final = Export()
 
 
 class Metrics:
-    """Everything that is counted in one process, from its start on."""
+    """From the start of a process on. `text` and `close` are its two ends."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, service: str = names.OPERATOR, export: Export = SCRAPED) -> None:
         self._version = version
-        self._reconciles: Counter[str] = Counter()
-        self._reconcile_secs = _Histogram(_RECONCILE_BOUNDS)
         self._pods: dict[str, dict[str, int]] = {}
-        self._admissions: Counter[tuple[str, str]] = Counter()
-        self._admission_secs = _Histogram(_ADMISSION_BOUNDS)
         self._expires: dict[str, float] = {}
+        self._page = Page(self._pods_now) if export.scraped else None
+        readers: list[sdk.MetricReader] = [self._page.reader] if self._page else []
+        readers += [pushed(export, self._pods_now)] if export.otlp else []
+        # Without a shutdown at exit: that one would wait for half a minute, whatever `close` did.
+        self._provider = MeterProvider(readers, resource(service, version), shutdown_on_exit=False)
+        meter = self._provider.get_meter(names.SCOPE, version)
+        self._reconciles = _counter(meter, names.RECONCILES)
+        self._reconcile_secs = _histogram(meter, names.RECONCILE_DURATION)
+        self._admissions = _counter(meter, names.ADMISSIONS)
+        self._admission_secs = _histogram(meter, names.ADMISSION_DURATION)
+        for metric, observe in (
+            (names.BUILD_INFO, self._build_now),
+            (names.CERTIFICATE_EXPIRY, self._expires_now),
+        ):
+            meter.create_observable_gauge(metric.name, [observe], metric.unit, metric.description)
+
+    @classmethod
+    @contextmanager
+    def told(cls, version: str, service: str) -> Iterator[Metrics]:
+        """A process's metrics, told as its environment asks, until the block ends. Raises UnusableTelemetry."""
+        metrics = cls(version, service, export_of(os.environ))
+        try:
+            yield metrics
+        finally:
+            metrics.close()
 
     def reconciled(self, outcome: str, seconds: float) -> None:
         """One reconcile has ended. `outcome`: one of a few words."""
-        self._reconciles[outcome] += 1
-        self._reconcile_secs.add(seconds)
+        self._reconciles.add(1, {names.OUTCOME: outcome})
+        self._reconcile_secs.record(seconds)
 
     def pods(self, key: str, counts: Mapping[str, int]) -> None:
         """The pods of the InferenceConfig `key` (`namespace/name`) by state, in place of what was told before."""
@@ -49,90 +77,54 @@ class Metrics:
 
     def admitted(self, outcome: str, reason: str, seconds: float) -> None:
         """One pod was answered. `reason`: CamelCase, empty where it got what it asked for."""
-        self._admissions[outcome, reason] += 1
-        self._admission_secs.add(seconds)
+        self._admissions.add(1, {names.OUTCOME: outcome, names.REASON: reason})
+        self._admission_secs.record(seconds)
 
     def certificate_expires(self, at: datetime.datetime, of: str = "leaf") -> None:
         """When the certificate that is kept (operator) or served (injector) ends. `of`: leaf or authority."""
         self._expires[of] = at.timestamp()
 
     def text(self) -> str:
-        """All of it, with HELP and TYPE, a newline at the end."""
-        return "".join(f"{line}\n" for line in self._lines())
+        """All of it as Prometheus text."""
+        return self._page.text() if self._page else NOT_SCRAPED
 
-    def _lines(self) -> Iterator[str]:
-        build: Sample = ("", (("version", self._version),), 1)
-        yield from _family("build_info", "gauge", "Version of the operator.", [build])
-        yield from _family(
-            "reconciles_total", "counter", "Reconciles of an InferenceConfig, by outcome.",
-            [("", (("outcome", outcome),), count) for outcome, count in sorted(self._reconciles.items())],
-        )  # fmt: skip
-        yield from _family(
-            "reconcile_duration_seconds", "histogram", "Duration of reconciles.",
-            self._reconcile_secs.samples(),
-        )  # fmt: skip
-        yield from _family(
-            "pods", "gauge", "Pods of an InferenceConfig, by state.",
-            [
-                ("", (*_named(key), ("state", state)), count)
-                for key, counts in sorted(self._pods.items())
-                for state, count in counts.items()
-            ],
-        )  # fmt: skip
-        yield from _family(
-            "admissions_total", "counter", "Pods at admission, by what became of them and why.",
-            [
-                ("", (("outcome", outcome), ("reason", reason)), count)
-                for (outcome, reason), count in sorted(self._admissions.items())
-            ],
-        )  # fmt: skip
-        yield from _family(
-            "admission_duration_seconds", "histogram", "Duration of admissions.",
-            self._admission_secs.samples(),
-        )  # fmt: skip
-        yield from _family(
-            "certificate_expiry_timestamp_seconds", "gauge", "When the webhook's certificate ends, in Unix time.",
-            [("", (("certificate", of),), at) for of, at in sorted(self._expires.items())],
-        )  # fmt: skip
+    def close(self) -> None:
+        """Send what there is, and end; within CLOSE_SECS, whatever the receiver does. Once."""
+        try:
+            self._provider.shutdown(CLOSE_SECS * 1000)
+        except Exception as error:  # noqa: BLE001  the library raises just that; a process has to end all the same
+            LOGGER.warning(
+                "the last metrics were not sent", extra={"fields": {"reason": type(error).__name__}}
+            )
+
+    def _build_now(self, _: api.CallbackOptions) -> Iterable[api.Observation]:
+        return [api.Observation(1, {names.VERSION: self._version})]
+
+    def _expires_now(self, _: api.CallbackOptions) -> Iterable[api.Observation]:
+        # A copy, here and below, made in one step: a collection may come from another thread.
+        return [api.Observation(at, {names.CERTIFICATE: of}) for of, at in self._expires.copy().items()]
+
+    def _pods_now(self) -> sdk.Metric:
+        now = time.time_ns()
+        points = [
+            sdk.NumberDataPoint({**_named(key), names.STATE: state}, now, now, count)
+            for key, counts in self._pods.copy().items()
+            for state, count in counts.items()
+        ]
+        metric = names.PODS
+        return sdk.Metric(metric.name, metric.description, metric.unit, sdk.Gauge(points))
 
 
-class _Histogram:
-    """Values counted by upper bounds."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
-
-    def samples(self) -> Iterator[Sample]:
-        """None before the first value."""
-        if not any(self._counts):
-            return
-        below = 0
-        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
-            below += count
-            yield "_bucket", (("le", str(bound)),), below
-        yield "_sum", (), self._total
-        yield "_count", (), below
+def _counter(meter: api.Meter, metric: names.Metric) -> api.Counter:
+    return meter.create_counter(metric.name, metric.unit, metric.description)
 
 
-def _named(key: str) -> Labels:
+def _histogram(meter: api.Meter, metric: names.Metric) -> api.Histogram:
+    return meter.create_histogram(
+        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.bounds
+    )
+
+
+def _named(key: str) -> dict[str, str]:
     namespace, _, name = key.partition("/")
-    return (("namespace", namespace), ("config", name))
-
-
-def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
-    head = [f"# HELP {_PREFIX}_{name} {text}", f"# TYPE {_PREFIX}_{name} {kind}"]
-    for suffix, labels, value in samples:
-        yield from head
-        head = []
-        inner = ",".join(f'{label}="{_escaped(given)}"' for label, given in labels)
-        yield f"{_PREFIX}_{name}{suffix}{f'{{{inner}}}' if inner else ''} {value:.16g}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return {names.CONFIG_NAMESPACE: namespace, names.CONFIG: name}

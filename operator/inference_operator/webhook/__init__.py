@@ -19,7 +19,7 @@ from inference_config import __version__
 from ..cluster import CONFIGS, Cluster
 from ..defaults import Defaults
 from ..health import Health, bind
-from ..telemetry import Metrics, configure
+from ..telemetry import INJECTOR, Metrics, configure
 from .app import Door, inject_app
 from .certificate import ReadPair, Served, of_files, of_secret
 from .injector import Injector
@@ -60,13 +60,13 @@ def run(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code. Raises OperatorError where the settings cannot be used."""
     configure()
     defaults = Defaults(settings.defaults)
-    ports = Ports(bind(settings.host, settings.port), bind(settings.host, settings.health_port))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings, defaults, ports))
+    with Metrics.told(__version__, INJECTOR) as metrics:
+        ports = Ports(bind(settings.host, settings.port), bind(settings.host, settings.health_port))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(settings, defaults, metrics, ports))
 
 
-async def _run(settings: Settings, defaults: Defaults, ports: Ports) -> int:
-    metrics = Metrics(__version__)
+async def _run(settings: Settings, defaults: Defaults, metrics: Metrics, ports: Ports) -> int:
     async with Cluster.connected() as cluster:
 
         async def read(namespace: str) -> Sequence[Mapping[str, Any]]:

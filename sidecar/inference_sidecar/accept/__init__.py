@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import respond
 from ..records import Reason, Refusal
 from ..runtime import unknown_url
-from ..telemetry import LOGGER, Figures, log_outcome
+from ..telemetry import LOGGER, Figures, ids_of, log_outcome
 from ..upstream import Upstream
 from .body import Receive
 from .door import Door, Verdict, is_loopback
 from .exchange import Exchange
 from .line import EXTENSION, Line
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Tracing
 
 __all__ = ["EXTENSION", "Accept", "Door", "Line", "Verdict", "is_loopback"]
 
@@ -31,13 +34,19 @@ class Accept:
     """The ASGI endpoint of everything that may spend tokens."""
 
     def __init__(
-        self, current: Callable[[], Upstream], door: Door, figures: Figures, max_concurrent: int
+        self,
+        current: Callable[[], Upstream],
+        door: Door,
+        figures: Figures,
+        max_concurrent: int,
+        tracing: Tracing | None = None,
     ) -> None:
-        """`current` gives the newest upstream; a request keeps the one that it began with."""
+        """`current` gives the newest upstream; a request keeps the one that it began with. `tracing` None: no spans."""
         self._current = current
         self._door = door
         self._figures = figures
         self._max = max_concurrent
+        self._tracing = tracing
         self._open: dict[Exchange, asyncio.Task[Any]] = {}
         self.last_seen = 0.0
 
@@ -56,6 +65,8 @@ class Accept:
         """Serve one request."""
         verdict = self._door.judge(scope["headers"])
         upstream = self._current()
+        is_api = upstream.runtime.target.serves(scope["raw_path"]) and not _is_preflight(scope)
+        trace = self._tracing.begin(scope["headers"]) if self._tracing is not None and is_api else None
         request_id = _request_id()
         line: Line = scope["extensions"][EXTENSION]
         exchange = Exchange(
@@ -67,8 +78,9 @@ class Accept:
             line=line,
             origin=verdict.origin,
             request_id=request_id,
+            trace=trace,
         )
-        if not upstream.runtime.target.serves(scope["raw_path"]) or _is_preflight(scope):
+        if not is_api:
             # Neither of the API nor to be counted as such.
             reply = respond.refusal(verdict.refused) if verdict.refused else _aside(scope)
             return await exchange.aside(reply)
@@ -90,7 +102,7 @@ class Accept:
                 raise
             task.uncancel()
         except Exception:  # noqa: BLE001  the process's edge: a bug in one request must not be silent or end others
-            LOGGER.exception("internal error", extra={"fields": {"request_id": request_id}})
+            LOGGER.exception("internal error", extra={"fields": {"request_id": request_id, **ids_of(trace)}})
             await exchange.broken()
         finally:
             line.watch(None)
@@ -98,7 +110,9 @@ class Accept:
             self.last_seen = asyncio.get_running_loop().time()
             outcome = exchange.outcome()
             self._figures.record(outcome)
-            log_outcome(outcome)
+            log_outcome(outcome, ids_of(trace))
+            if trace is not None:
+                trace.end(outcome, exchange.said())
         return None
 
 

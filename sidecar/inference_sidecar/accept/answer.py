@@ -16,6 +16,7 @@ from ..meter import Meter, error_event
 from ..records import Endpoint, Headers
 from ..runtime import Runtime
 from ..telemetry import Figures, debug, debugging
+from ..telemetry.names import TIME_PER_OUTPUT_CHUNK
 from ..upstream import Answer
 from .body import Head
 from .course import Course, Downlink
@@ -58,22 +59,27 @@ class Descent:
             )
         if answer.status >= 400:
             return await self._error(answer)
-        if course.meter is None:
-            course.meter = Meter(course.endpoint, course.started, course.request.choices)
+        meter = self._meter()
         pieces, headers, readable = self._decoded(answer)
         if readable and _is_event_stream(answer) and course.method != "HEAD":
-            return await self._stream(answer, pieces, headers, course.meter)
+            return await self._stream(answer, pieces, headers, meter)
         if self._down.begun:
             raise UpstreamProtocolError("The upstream answered a streaming request without a stream.")
         if course.endpoint is Endpoint.MODELS and answer.status == 200:
             return await self._models(answer, pieces, headers)
-        return await self._plain(answer, pieces, headers, course.meter)
+        return await self._plain(answer, pieces, headers, meter)
+
+    def _meter(self) -> Meter:
+        """The request's meter, from here on."""
+        course = self._course
+        if course.meter is None:
+            bounds = TIME_PER_OUTPUT_CHUNK.bounds
+            course.meter = Meter(course.endpoint, course.started, course.request.choices, bounds)
+        return course.meter
 
     async def begin_stream(self, status: int, headers: Headers) -> None:
         """Begin an event stream downstream."""
-        course = self._course
-        if course.meter is None:
-            course.meter = Meter(course.endpoint, course.started, course.request.choices)
+        self._meter()
         self._figures.stream_began()
         await self._down.head(status, headers, stream=True)
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import relay, respond
 from ..meter import Meter
 from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
-from ..telemetry import debug
+from ..runtime import Runtime
+from ..telemetry import debug, names
 from ..upstream import Attempts
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Trace
 
 AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+CONTENT_KEPT: Final = 256 * 1024
+"""Bytes of an answer that are kept for a trace, where traces tell content."""
 CONTENT_SHOWN: Final = 16 * 1024
 """Bytes of a body or a piece that a debug line shows, where content may be logged at all."""
 
@@ -41,6 +47,7 @@ class Course:
     error: str | None = None
     error_message: str | None = None
     param: str | None = None
+    trace: Trace | None = None
 
     def completed(self) -> None:
         """It ended as it should; where the upstream itself told of an error, that is what counts."""
@@ -66,19 +73,23 @@ class Course:
         """So many bytes of a streamed body went up."""
         self.bytes_up += size
 
-    def outcome(self, now: float, downlink: Downlink, mask: Callable[[bytes], bytes]) -> Outcome:
-        """All of it, after the end. `mask` takes the key out of what is the upstream's own word: it goes into
-        logs, and an upstream may repeat the key wherever it likes."""
-        meter = self.meter
+    def outcome(self, now: float, downlink: Downlink, runtime: Runtime) -> Outcome:
+        """All of it, after the end. The key is taken out of what is the upstream's own word: it goes into logs and
+        metrics, and an upstream may repeat the key wherever it likes."""
+        meter, target = self.meter, runtime.target
+        path = self.path[:256].decode("latin-1")
+        provider = names.provider(runtime.config.inference.provider, azure=target.azure)
+        has_server = provider != "echo"
 
         def masked(text: str | None) -> str | None:
-            return text and mask(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+            # Half of a surrogate pair, which JSON can escape, would spoil a whole batch of spans or metrics.
+            return text and runtime.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
         return Outcome(
             request_id=self.request_id,
             endpoint=self.endpoint,
             method=self.method,
-            path=self.path[:256].decode("latin-1"),
+            path=path,
             status=downlink.status,
             end=self.end,
             duration_s=now - self.started,
@@ -93,11 +104,24 @@ class Course:
             bytes_up=self.bytes_up,
             bytes_down=downlink.bytes,
             first_byte_s=None if downlink.first_byte is None else downlink.first_byte - self.started,
+            first_chunk_s=meter.first_chunk - self.started if meter and meter.first_chunk else None,
             first_token_s=meter.first_token - self.started if meter and meter.first_token else None,
             usage=meter.usage if meter else None,
             finish_reasons=tuple(masked(reason) or "" for reason in meter.finish_reasons) if meter else (),
             stream=meter.stats(now) if meter and downlink.streamed else None,
             upstream_request_id=masked(self.upstream_id),
+            operation=names.operation(self.endpoint, path),
+            provider=provider,
+            server_address=target.host if has_server else None,
+            server_port=target.port if has_server else None,
+            model_configured=self.request.model in runtime.named_models,
+            trace=self.trace.kept if self.trace is not None else None,
+            retries=tuple(self.attempts.retries),
+            parameters=self.request.parameters,
+            choices=self.request.choices,
+            response_id=masked(meter.id) if meter else None,
+            fingerprint=masked(meter.fingerprint) if meter else None,
+            service_tier=masked(meter.service_tier) if meter else None,
         )
 
 
@@ -121,6 +145,8 @@ class Downlink:
         self.complete = False
         self.bytes = 0
         self.first_byte: float | None = None
+        self.kept: bytearray | None = None
+        """The first bytes that went down, where traces tell content."""
         self._send = send
         self._method = method
         self._origin = origin
@@ -151,6 +177,8 @@ class Downlink:
         if self.first_byte is None:
             self.first_byte = time.monotonic()
         self.bytes += len(piece)
+        if self.kept is not None and len(self.kept) < CONTENT_KEPT:
+            self.kept += piece[: CONTENT_KEPT - len(self.kept)]
         if self._content_mask is not None:
             debug("response content", request_id=self._request_id, content=shown(self._content_mask(piece)))
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})

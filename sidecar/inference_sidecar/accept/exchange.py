@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import models, relay, respond, validate
 from ..errors import BadBody, ClientGone, UpstreamError
-from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal
+from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal, Said
 from ..runtime import Located
 from ..telemetry import Figures, debug, debugging
 from ..upstream import Answer, Call, Upstream
@@ -22,6 +22,9 @@ from . import body as bodies
 from .answer import METERED, Descent
 from .course import AsgiSend, Course, Downlink, shown
 from .line import Line
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Trace
 
 _LISTS: Final = frozenset({Endpoint.MODELS, Endpoint.MODEL})
 _BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf\xfe\xff\0"
@@ -42,6 +45,7 @@ class Exchange:
         line: Line,
         origin: bytes | None,
         request_id: str,
+        trace: Trace | None,
     ) -> None:
         self.cut = False
         self._receive = receive
@@ -52,6 +56,7 @@ class Exchange:
         self._query: bytes = scope["query_string"]
         self._head = bodies.read_head(self._headers)
         self.course = Course(request_id, scope["method"], scope["raw_path"], time.monotonic())
+        self.course.trace = trace
         self._down = Downlink(
             send,
             method=scope["method"],
@@ -59,6 +64,8 @@ class Exchange:
             request_id=request_id,
             content_mask=self._runtime.mask if self._runtime.config.logging.content and debugging() else None,
         )
+        if trace is not None and trace.content:
+            self._down.kept = bytearray()
         self._descent = Descent(self.course, self._down, self._runtime, self._head, figures, line)
 
     async def serve(self, refused: Refusal | None) -> None:
@@ -104,6 +111,8 @@ class Exchange:
                     return located
         if debugging():
             self._debug_call(located)
+        if course.trace is not None:
+            course.trace.goes_up()
         answer = await self._open(self._call(located, request))
         try:
             await self._descent.bring(answer)
@@ -164,15 +173,17 @@ class Exchange:
             self._head, readable=endpoint in METERED or endpoint in _LISTS, plain=self.course.request.stream
         )
         headers.append((b"accept-encoding", coding))
-        method, target = self.course.method, located.target
+        body: bytes | AsyncIterator[bytes] | None = None
+        without_usage = None
         if isinstance(request, InferenceRequest):
+            body = request.body
             without_usage = None if request.original is request.body else request.original
-            return Call(method, target, headers, endpoint, request.body, without_usage)
-        if request is not None:
-            length = self._head.length
+        elif request is not None:
+            body, length = request, self._head.length
             chunked = (b"transfer-encoding", b"chunked")
             headers.append(chunked if length is None else (b"content-length", b"%d" % length))
-        return Call(method, target, headers, endpoint, request)
+        method, trace = self.course.method, self.course.trace
+        return Call(method, located.target, headers, endpoint, body, without_usage, trace)
 
     async def _open(self, call: Call) -> Answer:
         """The answer's head and first byte. Meanwhile, where the configuration says so, comments go down."""
@@ -219,7 +230,12 @@ class Exchange:
 
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
-        return self.course.outcome(time.monotonic(), self._down, self._runtime.mask)
+        return self.course.outcome(time.monotonic(), self._down, self._runtime)
+
+    def said(self) -> Said | None:
+        """What was asked and what was answered; None where traces tell no content."""
+        kept = self._down.kept
+        return None if kept is None else Said(self.course.request.original, bytes(kept), self._runtime.mask)
 
     async def _tell(self, reply: respond.Reply, message: str, code: str) -> None:
         """Tell the app of a failure in the best way that is left: an answer, an event, a cut connection."""

@@ -10,11 +10,12 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
 from inference_config import codec
-from inference_config.schema import Config
+from inference_config.schema import Config, Inference
 
 from ..records import Headers, Rules
 from .target import Located, Target, target_of, unknown_url
@@ -23,6 +24,7 @@ __all__ = ["Located", "Runtime", "Target", "compile_runtime", "target_of", "unkn
 
 OPENAI_MODEL_FILTER = ("*gpt*", "*turbo*", "*davinci*")
 
+_PATTERN = frozenset("*?[")
 _CAN_STREAM = {"openai": True, "azure": True, "echo": True}
 
 
@@ -33,6 +35,7 @@ class Runtime:
     `fixed_headers` go up with every request and replace what the app sent under the same names; the key is
     not among them: `auth_header()` makes its line when it is needed. `listed` says whether a model is shown
     in the list, None where the list goes down as it came. `revision` is the operator's opaque value, or the digest.
+    `named_models` are the models that the configuration has by name, patterns aside.
     """
 
     config: Config
@@ -43,6 +46,7 @@ class Runtime:
     key: SecretStr | None
     fixed_headers: Headers = field(repr=False)
     listed: Callable[[str], bool] | None
+    named_models: frozenset[str]
 
     def auth_header(self) -> tuple[bytes, bytes] | None:
         """The header line that carries the key, None where the provider needs none."""
@@ -86,7 +90,14 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
         key=key,
         fixed_headers=_fixed_headers(config),
         listed=_both(_matcher(shown or None), allowed),
+        named_models=_named_models(inference, target),
     )
+
+
+def _named_models(inference: Inference, target: Target) -> frozenset[str]:
+    names = [inference.default_model, target.deployment and unquote(target.deployment)]
+    names += [name for name in inference.allowed_models or () if _PATTERN.isdisjoint(name)]
+    return frozenset(name for name in names if name)
 
 
 def _fixed_headers(config: Config) -> Headers:

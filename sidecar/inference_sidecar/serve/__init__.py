@@ -26,7 +26,7 @@ from inference_config.schema import Server
 from ..accept import is_loopback
 from ..app import House
 from ..reload import Source
-from ..telemetry import LOGGER, configure
+from ..telemetry import LOGGER, Telemetry, configure, set_up
 from .protocol import Connection
 from .sockets import ListenError, bind, url
 
@@ -41,6 +41,7 @@ def run(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, objec
     """Serve until told to stop. Returns the exit code. Raises ConfigError before anything is served."""
     source = Source(path, environ, flags)
     loaded = source.load()
+    telemetry = set_up(environ)
     form = configure(loaded.config.logging.level, loaded.config.logging.format)
     logging.getLogger("uvicorn.error").addFilter(_not_ours)
     for warning in loaded.warnings:
@@ -53,12 +54,14 @@ def run(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, objec
         LOGGER.error(str(error))
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        house = runner.run(_build(source, loaded))
-        return runner.run(_serve(house, server, api, admin, form))
+        house = runner.run(_build(source, loaded, telemetry))
+        code = runner.run(_serve(house, server, api, admin, form))
+    telemetry.stop()
+    return code
 
 
-async def _build(source: Source, loaded: Any) -> House:
-    return House(source, loaded)
+async def _build(source: Source, loaded: Any, telemetry: Telemetry) -> House:
+    return House(source, loaded, telemetry)
 
 
 async def _serve(

@@ -1,16 +1,20 @@
-"""The figures behind /health and /metrics: counters that only rise, gauges, and distributions.
+"""The figures of one process: what /health shows, and every metric.
 
-Enters: `Outcome`s. Leaves: plain numbers. One loop writes and reads them, so there are no locks.
+Enters: `Outcome`s, and what others count, asked for when it is read. Leaves: plain numbers for /health, `Family`s
+for /metrics and OTLP. One loop writes and reads them, so there are no locks.
 Must not estimate: tokens are what the upstream reported, times are what a clock said.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ..records import End, Outcome
+from . import names
+from .instruments import Family
+from .metrics import Metrics
 
 WINDOW: Final = 1024
 """How many of the newest values a distribution keeps for its quantiles."""
@@ -18,24 +22,39 @@ WINDOW: Final = 1024
 MAX_ERROR_TYPES: Final = 64
 """Error types kept apart; further ones (an upstream that invents statuses) count as `other`."""
 
+Count = Callable[[], Mapping[str, int]]
+"""What another room counts, by its one attribute's value."""
+
 
 class Series:
-    """A distribution: count and sum of everything, quantiles of the newest `WINDOW` values."""
+    """A distribution: count and sum of everything, quantiles of the newest `WINDOW` values.
 
-    __slots__ = ("_recent", "count", "maximum", "total")
+    What it shows is `scale` times what it was given.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_recent", "count", "maximum", "scale", "total")
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
         self.count = 0
         self.total = 0.0
         self.maximum = 0.0
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def add(self, value: float) -> None:
-        """Take in one value, in the unit that the series' name gives."""
+        """Take in one value."""
         self.count += 1
         self.total += value
         self.maximum = max(self.maximum, value)
         self._recent.append(value)
+
+    def extend(self, values: Sequence[float]) -> None:
+        """Take in several, as `add` does one by one."""
+        if values:
+            self.count += len(values)
+            self.total += sum(values)
+            self.maximum = max(self.maximum, max(values))  # noqa: PLW3301  an unpacked array is a slower one
+            self._recent.extend(values)
 
     def quantiles(self, *fractions: float) -> list[float]:
         """Nearest-rank quantiles of the newest values; zeros where there are none."""
@@ -50,18 +69,22 @@ class Series:
         mean = self.total / self.count if self.count else 0.0
         return {
             "count": self.count,
-            "mean": round(mean, 3),
-            "p50": round(p50, 3),
-            "p95": round(p95, 3),
-            "p99": round(p99, 3),
-            "max": round(self.maximum, 3),
+            "mean": round(mean * self.scale, 3),
+            "p50": round(p50 * self.scale, 3),
+            "p95": round(p95 * self.scale, 3),
+            "p99": round(p99 * self.scale, 3),
+            "max": round(self.maximum * self.scale, 3),
         }
 
 
 class Figures:
     """Everything that is counted in one process, from its start on."""
 
-    def __init__(self) -> None:
+    def __init__(self, reloads: Count = dict, connections: Count = dict) -> None:
+        """`reloads`: configurations by what became of them. `connections`: to the upstream, by their state."""
+        self.metrics = Metrics()
+        self._reloads = reloads
+        self._connections = connections
         self.requests_total = 0
         self.requests_streaming = 0
         self.requests_active = 0
@@ -79,7 +102,7 @@ class Figures:
         self.first_token_ms = Series()
         self.tokens_per_second = Series()
         self.stream_duration_ms = Series()
-        self.chunk_interval_ms = Series()
+        self.chunk_interval_ms = Series(scale=1000)
 
     def arrived(self) -> None:
         """A request below the API's paths came in."""
@@ -95,8 +118,10 @@ class Figures:
         self.requests_active -= 1
         self.ends[outcome.end] += 1
         self.retries += max(0, outcome.attempts - 1)
+        error = None
         if outcome.error is not None and outcome.end in (End.FAILED, End.REFUSED):
-            self._count_error(outcome.error)
+            error = self._count_error(outcome.error)
+        self.metrics.record(outcome, error)
         if outcome.usage is not None:
             self.prompt_tokens += outcome.usage.prompt_tokens
             self.completion_tokens += outcome.usage.completion_tokens
@@ -116,16 +141,28 @@ class Figures:
         self.stream_ends[outcome.end] += 1
         self.chunks += outcome.stream.chunks_sent
         self.stream_duration_ms.add(outcome.stream.duration_ms)
-        for interval in outcome.stream.intervals_ms:
-            self.chunk_interval_ms.add(interval)
-        if outcome.usage is not None and outcome.first_token_s is not None:
-            generating_s = outcome.duration_s - outcome.first_token_s
-            if outcome.usage.completion_tokens > 1 and generating_s > 0:
-                self.tokens_per_second.add((outcome.usage.completion_tokens - 1) / generating_s)
+        self.chunk_interval_ms.extend(outcome.stream.first_gaps_s)
+        if outcome.pace is not None:
+            tokens, seconds = outcome.pace
+            self.tokens_per_second.add(tokens / seconds)
 
-    def _count_error(self, error: str) -> None:
+    def _count_error(self, error: str) -> str:
+        """Counts it for /health; returns what it is in the metrics."""
         known = error in self.errors or len(self.errors) < MAX_ERROR_TYPES
         self.errors[error if known else "other"] += 1
+        return error if known else names.OTHER
+
+    def families(self, version: str) -> list[Family]:
+        """Every metric of `names`, in its order, as it stands now."""
+        found = {family.metric.name: family for family in self.metrics.families()}
+        for metric, counts in (
+            (names.CONFIG_RELOADS, self._reloads()),
+            (names.UPSTREAM_CONNECTIONS, self._connections()),
+            (names.BUILD_INFO, {version: 1}),
+        ):
+            found[metric.name] = Family(metric, {(value,): count for value, count in counts.items()})
+        found[names.ACTIVE_REQUESTS.name] = Family(names.ACTIVE_REQUESTS, {(): self.requests_active})
+        return [found[metric.name] for metric in names.METRICS]
 
     @property
     def streams_active(self) -> int:

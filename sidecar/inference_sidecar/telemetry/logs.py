@@ -10,9 +10,13 @@ import datetime
 import json
 import logging
 import sys
-from typing import Any, Final, Literal, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from ..records import End, Outcome
+
+if TYPE_CHECKING:
+    from .spans import Trace
 
 LOGGER: Final = logging.getLogger("inference_sidecar")
 
@@ -81,11 +85,17 @@ def debugging() -> bool:
     return LOGGER.isEnabledFor(logging.DEBUG)
 
 
-def log_outcome(outcome: Outcome) -> None:
-    """The one line of a request. Failures by the upstream or by us are warnings; the rest is info."""
+def log_outcome(outcome: Outcome, ids: Mapping[str, str] | None = None) -> None:
+    """The one line of a request. Failures by the upstream or by us are warnings; the rest is info. `ids` are the
+    trace's."""
     level = logging.WARNING if outcome.end is End.FAILED else logging.INFO
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "request", extra={"fields": _outcome_fields(outcome)})
+        LOGGER.log(level, "request", extra={"fields": {**_outcome_fields(outcome), **(ids or {})}})
+
+
+def ids_of(trace: Trace | None) -> dict[str, str]:
+    """What a log line says of a request's trace, kept or not."""
+    return {} if trace is None else dict(zip(("trace_id", "span_id"), trace.ids, strict=True))
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:

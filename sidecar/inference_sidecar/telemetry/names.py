@@ -10,6 +10,9 @@ import enum
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
+
+from ..records import Endpoint
 
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
@@ -21,9 +24,13 @@ SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 OUTCOME: Final = "outcome"
 STATE: Final = "state"
+VERSION: Final = "version"
 
 OTHER: Final = "_OTHER"
 """What stands for a value that would make a series of its own without being worth one."""
+
+CANCELLED: Final = "cancelled"
+"""The error.type of an operation whose app left before its answer was whole; its outcome, too."""
 
 _GEN_AI: Final = (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT)
 
@@ -141,7 +148,7 @@ UPSTREAM_CONNECTIONS: Final = Metric(
     "Connections open to the upstream: active or idle.", (STATE,),
 )  # fmt: skip
 BUILD_INFO: Final = Metric(
-    "inference_sidecar.build_info", Kind.GAUGE, "", "Always 1; the version is its label.", ("version",)
+    "inference_sidecar.build_info", Kind.GAUGE, "", "Always 1; the version is its label.", (VERSION,)
 )
 
 METRICS: Final = (
@@ -150,8 +157,88 @@ METRICS: Final = (
     STREAM_CHUNKS, TOKENS_PER_SECOND, CONFIG_RELOADS, UPSTREAM_CONNECTIONS, BUILD_INFO,
 )  # fmt: skip
 
+ATTRIBUTES: Final = {
+    OPERATION: "What was asked for; see the operations below.",
+    PROVIDER: "`openai` (and whatever speaks its API), `azure.ai.openai`, or `echo`, the embedded upstream.",
+    REQUEST_MODEL: "The model that the request named, where somebody vouches for the name; else `_OTHER`. Absent "
+    "where the request named none, or was refused before it was read.",
+    RESPONSE_MODEL: "The model that the answer named, under the same rule. Absent where it named none.",
+    TOKEN_TYPE: "`input` or `output`.",
+    SERVER_ADDRESS: "The upstream's host. Absent for `echo`.",
+    SERVER_PORT: "The upstream's port. Absent for `echo`.",
+    ERROR_TYPE: "Why it did not complete, one of the types of errors in [health.md](health.md), or `_OTHER` beyond the "
+    "first 64. On gen_ai metrics also `cancelled`: the app left. Absent where it completed.",
+    OUTCOME: "How it ended: `completed`, `failed`, `refused` or `cancelled`; of a configuration `applied` or `refused`.",
+    STATE: "`active` (in use, or being opened) or `idle`.",
+    VERSION: "The sidecar's version.",
+}
+"""What each attribute of a metric says."""
+
 PROMOTED: Final = (
     "service.name", "service.version", "k8s.namespace.name", "k8s.pod.name", "k8s.workload.name", "k8s.workload.kind",
 )  # fmt: skip
 """Resource attributes that are labels of every series: by /metrics itself, and by a Prometheus that takes OTLP and
 promotes them (`otlp.promote_resource_attributes`). Dashboards can then read both alike."""
+
+_OF_ENDPOINT: Final = {
+    Endpoint.CHAT: "chat",
+    Endpoint.COMPLETIONS: "text_completion",
+    Endpoint.EMBEDDINGS: "embeddings",
+    Endpoint.RESPONSES: "responses",
+    Endpoint.MODELS: "models",
+    Endpoint.MODEL: "models",
+}
+_OF_PATH: Final = {
+    "chat": "chat", "completions": "text_completion", "embeddings": "embeddings", "responses": "responses",
+    "models": "models",
+}  # fmt: skip
+_KINDS_OF_MEDIA: Final = {
+    "audio": ("speech", "transcriptions", "translations"),
+    "images": ("generations", "edits", "variations"),
+}
+_RESOURCES: Final = (
+    "assistants", "batches", "containers", "conversations", "evals", "files", "fine_tuning", "moderations",
+    "realtime", "threads", "uploads", "vector_stores", "videos",
+)  # fmt: skip
+_BASE: Final = re.compile(r"/(?:v1|openai/v1|openai/deployments/[^/]*|openai)(?=/|$)")
+_INFERENCE: Final = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+_INFERENCE_BY_PATH: Final = frozenset(
+    {f"{media}.{kind}" for media, kinds in _KINDS_OF_MEDIA.items() for kind in kinds}
+    | {"moderations", "videos"}
+)
+
+OPERATIONS: Final = tuple(
+    sorted({*_OF_ENDPOINT.values(), *_OF_PATH.values(), *_INFERENCE_BY_PATH, *_RESOURCES, OTHER})
+)
+"""Every value of gen_ai.operation.name: chat, text_completion and embeddings are the conventions', the rest is named
+after the API's paths."""
+
+
+def operation(endpoint: Endpoint, path: str) -> str:
+    """gen_ai.operation.name: of the endpoints that are read the conventions' word, else one after the path.
+
+    `path` is the request's, below /v1 or Azure's /openai, without a query. What the API does not name is `_OTHER`.
+    """
+    if (known := _OF_ENDPOINT.get(endpoint)) is not None:
+        return known
+    base = _BASE.match(path)
+    if base is None:
+        return OTHER
+    parts = [unquote(part) for part in path[base.end() :].split("/") if part]
+    first, second = (*parts, "", "")[:2]
+    if second in _KINDS_OF_MEDIA.get(first, ()):
+        return f"{first}.{second}"
+    return _OF_PATH.get(first) or (first if first in _RESOURCES else OTHER)
+
+
+def infers(endpoint: Endpoint, method: str, operation: str) -> bool:
+    """Whether a model works for this request, so that the gen_ai.* metrics and the span of a model's call are
+    its own: not where stored things are listed, fetched, cancelled or deleted."""
+    return endpoint in _INFERENCE or (method == "POST" and operation in _INFERENCE_BY_PATH)
+
+
+def provider(configured: str, *, azure: bool) -> str:
+    """gen_ai.provider.name, from `inference.provider` and whether the upstream speaks Azure's dialect."""
+    if configured == "echo":
+        return "echo"
+    return "azure.ai.openai" if azure else "openai"

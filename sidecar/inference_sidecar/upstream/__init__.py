@@ -12,15 +12,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamTimeout
-from ..records import Endpoint, Headers
+from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
 from .wire import Wire, wire_for
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Trace
 
 __all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
 
@@ -33,7 +37,7 @@ class Call:
     """One request for the upstream.
 
     `body` is whole bytes, a stream that can be read once, or None. `without_usage` is the body without the
-    sidecar's own wish for usage, None where there was none. `headers` are complete but for Host, the key and
+    sidecar's own wish for usage, None where there was none. `trace` is given spans, where there is one. `headers` are complete but for Host, the key and
     the configured ones.
     """
 
@@ -43,6 +47,7 @@ class Call:
     endpoint: Endpoint
     body: bytes | AsyncIterator[bytes] | None
     without_usage: bytes | None = None
+    trace: Trace | None = None
 
 
 @dataclass(slots=True)
@@ -78,11 +83,12 @@ class Answer:
 class Attempts:
     """How far a call has come; readable also after it was cancelled or failed."""
 
-    __slots__ = ("count", "exhausted")
+    __slots__ = ("count", "exhausted", "retries")
 
     def __init__(self) -> None:
         self.count = 0
         self.exhausted = False
+        self.retries: list[Retry] = []
 
 
 class Upstream:
@@ -178,6 +184,7 @@ class Upstream:
                 if isinstance(failure, UpstreamError):
                     raise failure
                 return failure
+            attempts.retries.append(Retry(time.monotonic(), attempts.count, wait, _why(failure)))
             debug("retry", attempt=attempts.count, wait_ms=round(wait * 1000), why=_why(failure))
             await asyncio.sleep(wait)
 
@@ -214,15 +221,20 @@ class Upstream:
         headers = own + [line for line in call.headers if line[0] not in names]
         if isinstance(body, bytes):
             headers.append((b"content-length", b"%d" % len(body)))
+        extensions: dict[str, Any] = {
+            "target": call.target,
+            "fresh": not retry.repeatable(call.endpoint, call.method),
+        }
+        if call.trace is not None:
+            extensions["trace"] = call.trace
+            extensions["propagate"] = runtime.config.telemetry.propagate_traceparent
+            extensions["shown"] = runtime.mask(call.target.partition(b"?")[0])
         return httpx.Request(
             call.method,
             self._url,
             headers=headers,
             stream=_stream(body),
-            extensions={
-                "target": call.target,
-                "fresh": not retry.repeatable(call.endpoint, call.method),
-            },
+            extensions=extensions,
         )
 
 
@@ -242,7 +254,7 @@ def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:
-    return Call(call.method, call.target, call.headers, call.endpoint, body)
+    return Call(call.method, call.target, call.headers, call.endpoint, body, trace=call.trace)
 
 
 async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> AsyncIterator[bytes]:

@@ -66,12 +66,9 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         return len(self._links)
 
     @property
-    def idle(self) -> int:
-        return len(self._idle)
-
-    @property
-    def active(self) -> int:
-        return len(self._links) - len(self._idle)
+    def usage(self) -> tuple[int, int]:
+        """Sockets that are in use or being opened, and those that are idle."""
+        return len(self._links) - len(self._idle), len(self._idle)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
@@ -100,7 +97,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             answer.status,
             headers=answer.headers,
             stream=_Body(self, connection, answer, keep=not extensions.get("fresh")),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": answer.reason},
+            extensions={"http_version": answer.version, "reason_phrase": answer.reason},
         )
 
     async def aclose(self) -> None:
@@ -213,23 +210,23 @@ class _Body(httpx.AsyncByteStream):
         try:
             piece = await self._connection.read(self._answer)
         except BaseException:
-            self._release(drained=False)
+            self._connection.close()
+            self._release()
             raise
         if self._connection.drained(self._answer):
-            self._release(drained=True)
+            self._release()
         if not piece:
             raise StopAsyncIteration
         return piece
 
     async def aclose(self) -> None:
-        self._release(drained=False)
+        self._release()
 
-    def _release(self, *, drained: bool) -> None:
+    def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            drained = drained or connection.drained(self._answer)
             self._transport._give_back(  # noqa: SLF001  the two are one piece
-                connection, keep=self._keep and drained, kept_for=self._answer.kept_for
+                connection, keep=self._keep, kept_for=self._answer.kept_for
             )
 
 

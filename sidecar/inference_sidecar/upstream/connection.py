@@ -91,6 +91,8 @@ class Connection:
         raises; then the connection has to be closed."""
         self._used = self._answer is not None
         self._head = head
+        self._pieces.clear()  # of the last answer, if its reader did not want it
+        self._size = 0
         answer = self._answer = Answer(bare=method == "HEAD")
         if self._secure is not None and not self._used:
             self._received(b"")  # what came together with the end of the handshake

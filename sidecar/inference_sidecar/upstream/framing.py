@@ -36,7 +36,7 @@ Step = Callable[["Answer", bytes], bytes]
 
 _TEXT: Final = rb"\t\x20-\x7e\x80-\xff"
 _TOKEN: Final = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([%b]*))?\r\n" % _TEXT)
+_STATUS: Final = re.compile(rb"(HTTP/1\.[01]) ([1-9]\d\d)(?: ([%b]*))?\r\n" % _TEXT)
 _BEGUN: Final = b"HTTP/1."
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _LENGTH: Final = re.compile(rb"\d{1,18}")
@@ -62,13 +62,14 @@ class Answer:
 
     __slots__ = (
         "_bare", "_buffer", "_framing", "_interim", "_left", "_step",
-        "begun", "complete", "fault", "headers", "kept_for", "reason", "reusable", "status", "surplus",
+        "begun", "complete", "fault", "headers", "kept_for", "reason", "reusable", "status", "surplus", "version",
     )  # fmt: skip
 
     def __init__(self, *, bare: bool) -> None:
         """`bare`: an answer to HEAD, which has no body whatever its head says."""
         self.status = 0
         self.reason = b""
+        self.version = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.begun = False
         self.complete = False
@@ -117,33 +118,33 @@ class Answer:
             return b"" if len(buffer) < MAX_HEAD else self._fail(f"its head is larger than {MAX_HEAD} bytes")
         head, rest = bytes(buffer[:end]), bytes(buffer[end:])
         buffer.clear()
-        status, version = self._parse(head)
+        status = self._parse(head)
         if self.fault is None and 100 <= status < 200:
             return self._skip(rest)
         if self.fault is None:
-            self._frame(status, version)
+            self._frame(status)
         if self.fault is not None:
             return b""
         self.status = status
         return self.feed(rest) if rest else b""
 
-    def _parse(self, head: bytes) -> tuple[int, bytes]:
-        """Status and minor version; the header lines go where they belong."""
+    def _parse(self, head: bytes) -> int:
+        """Returns the status; version, reason and header lines go where they belong."""
         line = _STATUS.match(head)
         if line is None:
             self._fail("its status line is none")
-            return 0, b""
-        self.reason = line[3] or b""
+            return 0
+        self.version, self.reason = line[1], line[3] or b""
         if line[2] == b"101":
             self._fail("it switches protocols without being asked")
-            return 0, b""
+            return 0
         try:
             httptools.HttpResponseParser(self).feed_data(head)
         except httptools.HttpParserError as exc:
             self._fail(str(exc).lower())  # llhttp's words are constants, and quote nothing
         if len(self.headers) > MAX_FIELDS:
             self._fail(f"it has more than {MAX_FIELDS} header lines")
-        return int(line[2]), line[1]
+        return int(line[2])
 
     def _skip(self, rest: bytes) -> bytes:
         """An interim answer is none of anybody's, and its header lines go with it."""
@@ -154,16 +155,17 @@ class Answer:
             return self._fail(f"more than {MAX_INTERIM} interim answers")
         return self._head(rest) if rest else b""
 
-    def _frame(self, status: int, version: bytes) -> None:
+    def _frame(self, status: int) -> None:
         """How long the body is: RFC 9112, 6.3, with every case that it leaves open refused."""
         coding, length = self._framing.get(b"transfer-encoding"), self._framing.get(b"content-length")
-        if coding is not None and (version == b"0" or length is not None or coding.lower() != b"chunked"):
+        old = self.version == b"HTTP/1.0"
+        if coding is not None and (old or length is not None or coding.lower() != b"chunked"):
             self._fail("its transfer-encoding is not chunked alone")
             return
         if length is not None and not _LENGTH.fullmatch(length):
             self._fail("its content-length is no length")
             return
-        self.reusable = version == b"1" and not closes(self._framing.get(b"connection", b""))
+        self.reusable = not old and not closes(self._framing.get(b"connection", b""))
         kept_for = _KEPT_FOR.search(self._framing.get(b"keep-alive", b""))
         self.kept_for = int(kept_for[1]) if kept_for is not None else None
         if self._bare or status in (204, 304):

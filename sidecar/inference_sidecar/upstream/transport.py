@@ -58,6 +58,12 @@ class PoolTransport(httpx.AsyncBaseTransport):
         """Sockets open right now, idle ones and those being opened included."""
         return len(self._pool.links)
 
+    @property
+    def usage(self) -> tuple[int, int]:
+        """Sockets that are in use or being opened, and those that are idle."""
+        idle = sum(connection.is_idle() for connection in self._pool.held())
+        return max(self.connections - idle, 0), idle
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
         outgoing = self._outgoing(request)

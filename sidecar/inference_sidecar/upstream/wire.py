@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import certifi
 import httpx
@@ -21,6 +21,12 @@ from inference_config.schema import Config, Http
 from ..runtime import Target
 from .embedded import EchoTransport
 from .proxy import Proxy, proxy_for
+from .traced import TracedTransport
+
+if TYPE_CHECKING:
+    from ..telemetry.spans import Tracing
+    from .asyncio_transport import AsyncioTransport
+    from .transport import PoolTransport
 
 MAX_CA_BYTES: Final = 16 * 1024 * 1024
 
@@ -28,11 +34,20 @@ MAX_CA_BYTES: Final = 16 * 1024 * 1024
 class Wire:
     """One transport, with a count of what is open on it."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, key: object) -> None:
-        """`key` is equal for configurations that may share this wire."""
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        key: object,
+        usage: Callable[[], tuple[int, int]],
+        tracing: Tracing | None = None,
+    ) -> None:
+        """`key` is equal for configurations that may share this wire. `usage` counts the transport's connections:
+        those in use, and those that are idle. `tracing` None: attempts have no spans."""
         self.key = key
+        self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
+        self._way = transport if tracing is None else TracedTransport(transport, tracing)
         self._open = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -41,7 +56,7 @@ class Wire:
         """Send one request. The response's `aclose` ends its hold on this wire."""
         self._open += 1
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._way.handle_async_request(request)
         except BaseException:
             self._ended()
             raise
@@ -53,6 +68,11 @@ class Wire:
         """No new generation uses this wire: close it as soon as nothing is open on it."""
         self._retired = True
         self._close_if_unused()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was retired and what was open on it has ended."""
+        return self._closing is not None
 
     async def aclose(self) -> None:
         """Close now, whatever is open."""
@@ -84,7 +104,13 @@ class _Held(httpx.AsyncByteStream):
                 wire._ended()  # noqa: SLF001  the two are one piece
 
 
-def wire_for(config: Config, target: Target, environ: Mapping[str, str], current: Wire | None) -> Wire:
+def wire_for(
+    config: Config,
+    target: Target,
+    environ: Mapping[str, str],
+    current: Wire | None,
+    tracing: Tracing | None = None,
+) -> Wire:
     """The wire for a configuration: `current` where it speaks the same way already, else a new one.
 
     Raises ConfigError where the CA file or a proxy's URL is unusable.
@@ -99,13 +125,16 @@ def wire_for(config: Config, target: Target, environ: Mapping[str, str], current
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
-        return Wire(EchoTransport(), key)
+        return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
     context = _ssl_context(authorities, http.ca_file) if target.scheme == "https" else None
-    return Wire(_transport(http, context, _proxy(target.origin, environ)), key)
+    transport = _transport(http, context, _proxy(target.origin, environ))
+    return Wire(transport, key, lambda: transport.usage, tracing)
 
 
-def _transport(http: Http, context: ssl.SSLContext | None, proxy: Proxy | None) -> httpx.AsyncBaseTransport:
-    """What speaks HTTP. Only what is used is imported: each has a parser and more of its own."""
+def _transport(
+    http: Http, context: ssl.SSLContext | None, proxy: Proxy | None
+) -> AsyncioTransport | PoolTransport:
+    """What speaks HTTP. Only what is used is imported: each brings a parser and more of its own."""
     settings: dict[str, Any] = {
         "ssl_context": context,
         "connect_timeout": http.connect_timeout_secs,
@@ -116,7 +145,13 @@ def _transport(http: Http, context: ssl.SSLContext | None, proxy: Proxy | None) 
     if http.transport == "asyncio":
         if proxy is not None:
             raise ConfigError(
-                [Problem("inference.http.transport", "asyncio, and a proxy", "auto or httpcore")]
+                [
+                    Problem(
+                        "inference.http.transport",
+                        "asyncio, with a proxy in the environment",
+                        "auto, httpcore",
+                    )
+                ]
             )
         from .asyncio_transport import AsyncioTransport  # noqa: PLC0415
 

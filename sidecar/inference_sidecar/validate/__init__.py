@@ -21,6 +21,12 @@ from .body import TOO_DEEP, Body, Edit, Member, members_of, read, splice
 from .checks import Fault, invalid, missing, shown, step, wrong_type
 from .parameters import PARAMETERS
 
+TOLD = frozenset({
+    "temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens",
+    "max_output_tokens", "seed", "stop", "service_tier", "encoding_format", "dimensions",
+})  # fmt: skip
+"""Members of a body that traces tell of (`telemetry.span_names.PARAMETERS`)."""
+
 _MODEL = "a non-empty string, the name of a model"
 
 
@@ -83,6 +89,7 @@ def _unchecked(body: bytes, rules: Rules) -> InferenceRequest | Refusal:
         model=model,
         stream=values.get("stream") is True,
         choices=_choices(values),
+        parameters=_told(values),
     )
 
 
@@ -186,6 +193,7 @@ def _completed(
         stream=stream,
         usage_hidden=ask and not usage_shown,
         choices=_choices(values),
+        parameters=_told(values),
     )
 
 
@@ -212,6 +220,11 @@ def _usage_edits(body: Body) -> list[Edit]:
 def _last(members: list[Member], name: str) -> Member | None:
     """Of a member that is given twice the last counts, as nearly every reader has it."""
     return next((member for member in reversed(members) if member.name == name), None)
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """What traces tell of a request: small members by name. The rest of the body must not outlive its reading."""
+    return {name: values[name] for name in values if name in TOLD and type(values[name]) is not dict}
 
 
 def _choices(values: dict[str, Any]) -> int:

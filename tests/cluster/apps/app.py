@@ -1,8 +1,9 @@
 """An app as anybody writes one: the official SDK, set up by nothing but its environment.
 
 Enters: OPENAI_BASE_URL and OPENAI_API_KEY, as the SDK reads them; CALLS (how many, endless by default), PAUSE (seconds
-between them), MODEL, ANSWER (what is expected). Leaves: a JSON line for each call (at, how, ok, text or error), plain
-and streamed in turn. The SDK's own retries are off: whatever fails is seen.
+between them), MODEL, ANSWER (what is expected), TRACEPARENT (of the span that the calls belong to). Leaves: a JSON line
+for each call (at, how, ok, text or error), plain and streamed in turn. The SDK's own retries are off: whatever fails is
+seen.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def streamed(client: OpenAI) -> str:
 
 
 def main() -> int:
-    client = OpenAI(max_retries=0)
+    parent = os.environ.get("TRACEPARENT")
+    client = OpenAI(max_retries=0, default_headers={"traceparent": parent} if parent else None)
     calls = int(os.environ.get("CALLS", "0"))
     failed = 0
     for number in itertools.count() if calls == 0 else range(calls):

@@ -13,7 +13,6 @@ import platform
 import tarfile
 from pathlib import Path
 
-from cluster.kube import settings
 from cluster.kube.namespaces import Node
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -21,15 +20,12 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def load(node: Node, archive: Path) -> None:
     with archive.open("rb") as content:
-        node.run(
-            "ctr",
-            f"--address={settings.CONTAINERD}",
-            "--namespace=k8s.io",
-            "images",
-            "import",
-            "-",
-            stdin=content,
-        )
+        node.ctr("images", "import", "-", stdin=content)
+
+
+def known(node: Node) -> list[str]:
+    """The names under which the node has images."""
+    return node.ctr("images", "list", "--quiet").split()
 
 
 def of_program(program: Path, tag: str, archive: Path) -> None:

@@ -13,9 +13,9 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cluster.kube import runs, settings
 
@@ -124,6 +124,17 @@ class Node:
             said += done.stderr.decode("utf-8", "replace")
             raise AssertionError(f"{shlex.join(command)} ended with {done.returncode}:\n{said}")
         return said
+
+    def ctr(self, *words: str, stdin: IO[bytes] | None = None) -> str:
+        """The same of a command of containerd's, where kubelet's images and containers are."""
+        return self.run("ctr", f"--address={settings.CONTAINERD}", "--namespace=k8s.io", *words, stdin=stdin)
+
+    def kill_container(self, pod: Mapping[str, Any], name: str) -> None:
+        """SIGKILL to the first process of a pod's container, which has no say in it. `pod`: with its status."""
+        status = pod["status"]
+        every = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
+        identity = next(str(one["containerID"]) for one in every if one["name"] == name)
+        self.ctr("tasks", "kill", "--signal=SIGKILL", identity.removeprefix("containerd://"))
 
     def write(self, path: str, content: str) -> None:
         """A file of the node, below its /var."""
