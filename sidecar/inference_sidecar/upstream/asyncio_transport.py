@@ -210,7 +210,6 @@ class _Body(httpx.AsyncByteStream):
         try:
             piece = await self._connection.read(self._answer)
         except BaseException:
-            self._connection.close()
             self._release()
             raise
         if self._connection.drained(self._answer):
