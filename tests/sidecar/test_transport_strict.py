@@ -12,7 +12,7 @@ import asyncio
 import errno
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -349,34 +349,66 @@ def test_a_used_connection_that_dies_says_so(run: Run, how: str) -> None:
     run(scenario)
 
 
+class Sealed:
+    """The server's end of TLS 1.2, whose bytes go out when the test says so."""
+
+    def __init__(self, peer: Peer) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        CA.issue_cert("127.0.0.1").configure_cert(context)
+        self._peer = peer
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self.outgoing, server_side=True)
+        self.until(self.tls.do_handshake)
+
+    def until(self, step: Callable[[], object]) -> None:
+        while True:
+            try:
+                step()
+            except ssl.SSLWantReadError:
+                self._peer.send(self.outgoing.read())
+                self._incoming.write(self._peer.sock.recv(65536))
+            else:
+                return
+
+
 def test_an_answer_that_came_with_the_end_of_the_handshake_is_read(run: Run) -> None:
     """TLS 1.2 ends its handshake with the server's word, and a server that is too busy may say so in the same
     packet, before any request."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    CA.issue_cert("127.0.0.1").configure_cert(context)
 
     def part(peer: Peer) -> None:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing, server_side=True)
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                peer.send(outgoing.read())
-                incoming.write(peer.sock.recv(65536))
-            else:
-                break
-        tls.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
-        peer.send(outgoing.read())
+        sealed = Sealed(peer)
+        sealed.tls.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")
+        peer.send(sealed.outgoing.read())
         peer.gone()
 
     async def scenario() -> None:
         with Server(part) as server:
-            async with transport(ssl_context=TRUSTING) as made:
-                async with asyncio.timeout(5):
-                    response, body = await fetch(made, f"https://{server.authority}/")
+            async with transport(ssl_context=TRUSTING) as made, asyncio.timeout(5):
+                response, body = await fetch(made, f"https://{server.authority}/")
                 assert (response.status_code, body) == (503, b"busy")
+
+    run(scenario)
+
+
+def test_a_forged_record_behind_a_good_one_is_told_at_once(run: Run) -> None:
+    """In one packet, and then silence: what was good is given, and the failure does not wait for more."""
+
+    def part(peer: Peer) -> None:
+        sealed = Sealed(peer)
+        sealed.until(lambda: sealed.tls.read(65536))
+        sealed.tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        peer.send(sealed.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        peer.gone()
+
+    async def scenario() -> None:
+        with Server(part) as server:
+            async with transport(ssl_context=TRUSTING) as made, asyncio.timeout(5):
+                request = httpx.Request("GET", f"https://{server.authority}/")
+                body = pieces(await made.handle_async_request(request))
+                assert await anext(body) == b"half"
+                with pytest.raises(UpstreamDisconnected, match=r"lost: .*mac"):
+                    await anext(body)
 
     run(scenario)
 

@@ -213,21 +213,19 @@ class Connection:
     def _received(self, raw: bytes) -> None:
         answer, secure = self._answer, self._secure
         assert answer is not None, "nothing is read before the first exchange"
-        if secure is not None:
-            try:
-                raw = secure.decrypt(raw)
-            except OSError as exc:
-                self._lost(exc)
-                return
-        if raw:
-            piece = answer.feed(raw)
+        plain = raw if secure is None else secure.decrypt(raw)
+        if plain:
+            piece = answer.feed(plain)
             if piece:
                 self._pieces.append(piece)
                 self._size += len(piece)
             if answer.surplus or answer.fault is not None:
                 self._end()
-        if secure is not None and secure.ended:
-            self._ended()
+        if secure is not None:
+            if secure.failure is not None:
+                self._lost(secure.failure)
+            elif secure.ended:
+                self._ended()
 
     def _ended(self) -> None:
         """The input ended in order; but after a failed send that is all that is seen of a reset. Then only a

@@ -159,14 +159,14 @@ class Secure:
 
     `receive` and `send` wait on the layer. `decrypt` and `encrypt` wait for nothing and leave the layer to
     whoever calls them: once the handshake is done, one pair is used or the other. `ended`: TLS itself told
-    `decrypt` of the end.
+    `decrypt` of the end. `failure`: what OpenSSL says once, and then never again.
     """
 
     def __init__(self, lower: Layer, context: ssl.SSLContext, host: str) -> None:
         self._lower = lower
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._failure: ssl.SSLError | None = None
+        self.failure: ssl.SSLError | None = None
         self.ended = False
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
@@ -193,8 +193,8 @@ class Secure:
     async def receive(self, size: int) -> bytes:
         """Raises OSError where input ends without TLS's own word for it: that may be a cut by anyone."""
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             try:
                 return self.tls.read(size)
             except ssl.SSLWantReadError:
@@ -214,10 +214,7 @@ class Secure:
             await self._flush(listen)
 
     def decrypt(self, raw: bytes) -> bytes:
-        """What the bytes say that came. Raises ssl.SSLError, before which nothing is lost: what could be read
-        was given, and the next call raises."""
-        if self._failure is not None:
-            raise self._failure
+        """What can be read of the bytes that came. Whether more can be expected, `ended` and `failure` say."""
         self._incoming.write(raw)
         plain = []
         try:
@@ -230,9 +227,7 @@ class Secure:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
-            self._failure = exc
-            if not plain:
-                raise
+            self.failure = exc
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def encrypt(self, data: memoryview) -> bytes:
@@ -262,7 +257,7 @@ class Secure:
         except ssl.SSLWantReadError:
             return hear(bytes(plain)) if plain else True
         except ssl.SSLError as exc:
-            self._failure = exc  # OpenSSL says it once; `receive` has to say it too
+            self.failure = exc  # OpenSSL says it once; `receive` has to say it too
             if plain:
                 hear(bytes(plain))
             raise
