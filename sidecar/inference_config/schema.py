@@ -75,7 +75,7 @@ class Http(Section):
     transport: Literal["auto", "asyncio", "httpcore"] = Field(
         "auto",
         description="What speaks HTTP. asyncio: the sidecar's own, which knows no proxy; httpcore: the stock "
-        "one; auto: httpcore.",
+        "one; auto: asyncio, or httpcore where a proxy is configured.",
     )
 
 

@@ -28,9 +28,9 @@ def wire(transport: str, environ: dict[str, str], current: Wire | None = None) -
 @pytest.mark.parametrize(
     ("transport", "environ", "kind"),
     [
-        ("auto", {}, STOCK),
+        ("auto", {}, OURS),
         ("auto", PROXY, STOCK),
-        ("auto", {**PROXY, "no_proxy": "api.openai.com"}, STOCK),
+        ("auto", {**PROXY, "no_proxy": "api.openai.com"}, OURS),
         ("asyncio", {}, OURS),
         ("asyncio", {**PROXY, "no_proxy": "api.openai.com"}, OURS),
         ("httpcore", {}, STOCK),
@@ -60,7 +60,8 @@ async def test_a_change_takes_a_new_wire() -> None:
 
 
 @pytest.mark.parametrize(
-    ("transport", "absent"), [("asyncio", "httpcore"), ("httpcore", "asyncio_transport")]
+    ("transport", "absent"),
+    [("auto", "httpcore"), ("asyncio", "httpcore"), ("httpcore", "asyncio_transport")],
 )
 def test_only_what_is_used_is_imported(transport: str, absent: str) -> None:
     code = """

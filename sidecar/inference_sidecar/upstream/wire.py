@@ -142,23 +142,21 @@ def _transport(
         "max_idle": http.max_idle_connections,
         "max_connections": http.max_connections,
     }
-    if http.transport == "asyncio":
-        if proxy is not None:
-            raise ConfigError(
-                [
-                    Problem(
-                        "inference.http.transport",
-                        "asyncio, with a proxy in the environment",
-                        "auto, httpcore",
-                    )
-                ]
-            )
-        from .asyncio_transport import AsyncioTransport  # noqa: PLC0415
+    if http.transport == "asyncio" and proxy is not None:
+        raise ConfigError(
+            [
+                Problem(
+                    "inference.http.transport", "asyncio, with a proxy in the environment", "auto, httpcore"
+                )
+            ]
+        )
+    if http.transport == "httpcore" or proxy is not None:
+        from .transport import PoolTransport  # noqa: PLC0415
 
-        return AsyncioTransport(**settings)
-    from .transport import PoolTransport  # noqa: PLC0415
+        return PoolTransport(**settings, proxy=proxy)
+    from .asyncio_transport import AsyncioTransport  # noqa: PLC0415
 
-    return PoolTransport(**settings, proxy=proxy)
+    return AsyncioTransport(**settings)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:
