@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-operator check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
+.PHONY: help run test transports bench bench-operator bench-transport check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,18 @@ run: $(VENV)/installed ## Serve the OpenAI API on http://127.0.0.1:3000/v1 (ARGS
 test: $(VENV)/installed-dev ## Run every test that this machine can run (ARGS="-k name" for some).
 	@$(BIN)/python -m pytest $(ARGS)
 
+SEEN := $(addprefix tests/sidecar/test_,$(addsuffix .py,faults odd_answers sdk streams stream_ends disconnect retries tls passthrough ledger))
+transports: $(VENV)/installed-dev ## Run the sidecar's tests that can tell transports apart, with httpcore's in place of our own.
+	@$(BIN)/python -m pytest --transport=httpcore $(SEEN) $(ARGS)
+
 bench: $(VENV)/installed-dev ## Measure the data path beside other proxies, 15 minutes (see docs/performance.md).
 	@PYTHONPATH=bench $(BIN)/python -m data_path $(ARGS)
 
 bench-operator: $(VENV)/installed-dev ## Measure the operator at scale; bench/README.md says what it needs.
 	@PYTHONPATH=tests $(BIN)/python bench/operator_scale.py $(ARGS)
+
+bench-transport: $(VENV)/installed-dev ## Measure our own HTTP transport beside httpcore's.
+	@$(BIN)/python bench/transport.py --write
 
 check: $(VENV)/installed-dev ## Lint, format, types, layers.
 	$(BIN)/ruff check .

@@ -18,12 +18,25 @@ from hypothesis import HealthCheck, settings
 
 from harness import answers
 from harness.evidence import EVIDENCE
-from harness.process import Sidecar, Start, merged
+from harness.process import OF_THE_RUN, Sidecar, Start, merged
 from harness.upstream import ScriptedUpstream
 
 # A busy machine is slow, and no test is one of speed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport", choices=("asyncio", "httpcore"),
+        help="what every sidecar of this run speaks upstream with (inference.http.transport); default: auto",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    transport = config.getoption("--transport")
+    if transport is not None:
+        OF_THE_RUN["INFERENCE_INFERENCE_HTTP_TRANSPORT"] = transport
 
 
 @pytest.fixture(autouse=True)

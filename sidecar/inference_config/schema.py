@@ -72,6 +72,11 @@ class Http(Section):
     ca_file: FilePath | None = Field(
         None, description="PEM file of certificate authorities to trust in place of the system's."
     )
+    transport: Literal["auto", "asyncio", "httpcore"] = Field(
+        "auto",
+        description="What speaks HTTP. asyncio: the sidecar's own, which knows no proxy; httpcore: the stock "
+        "one; auto: asyncio, or httpcore where a proxy is configured.",
+    )
 
 
 class Inference(Section):

@@ -1,45 +1,70 @@
-"""A PoolTransport on either event loop, and the small words in which its tests are written."""
+"""Either transport on either event loop, and the small words in which their tests are written."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
 import pytest
 import uvloop
 
+from inference_sidecar.upstream.asyncio_transport import AsyncioTransport
 from inference_sidecar.upstream.transport import PoolTransport
 
 from .peers import Peer, open_files
 
+Transport = PoolTransport | AsyncioTransport
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 Run = Callable[[Scenario], None]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Run:
+_KIND: ContextVar[type[Transport]] = ContextVar("_KIND")
+
+
+def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop], kind: type[Transport]) -> Run:
     def run(scenario: Scenario) -> None:
         new_loop().close()  # libuv keeps a pipe for signals from its first loop on
         before = open_files()
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(scenario())
+        token = _KIND.set(kind)
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(scenario())
+        finally:
+            _KIND.reset(token)
         assert open_files() == before, "a file descriptor was left"
 
     return run
 
 
-BOTH_LOOPS = pytest.mark.parametrize(
-    "run", [_runner(asyncio.new_event_loop), _runner(uvloop.new_event_loop)], ids=["asyncio", "uvloop"]
-)
-"""Gives a test `run`, which runs a scenario on each kind of loop and misses no file descriptor."""
+def _ways(*kinds: type[Transport]) -> dict[str, Run]:
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {
+        f"{kind.__name__}-{name}": _runner(new_loop, kind)
+        for kind in kinds
+        for name, new_loop in loops.items()
+    }
+
+
+_STOCK = _ways(PoolTransport)
+_OURS = _ways(AsyncioTransport)
+
+EVERY_WAY = pytest.mark.parametrize("run", [*_STOCK.values(), *_OURS.values()], ids=[*_STOCK, *_OURS])
+"""Gives a test `run`, which runs a scenario with each transport on each kind of loop and misses no file
+descriptor. `transport()` in the scenario is the one that is meant."""
+STOCK = pytest.mark.parametrize("run", _STOCK.values(), ids=_STOCK)
+"""The same for what is peculiar to PoolTransport."""
+OURS = pytest.mark.parametrize("run", _OURS.values(), ids=_OURS)
+"""The same for what is peculiar to AsyncioTransport."""
 
 
 @contextlib.asynccontextmanager
-async def transport(**changes: Any) -> AsyncIterator[PoolTransport]:
+async def transport(**changes: Any) -> AsyncIterator[Any]:
     settings: dict[str, Any] = {
         "ssl_context": None,
         "connect_timeout": 5.0,
@@ -47,7 +72,7 @@ async def transport(**changes: Any) -> AsyncIterator[PoolTransport]:
         "max_idle": 10,
         "max_connections": 10,
     }
-    made = PoolTransport(**settings | changes)
+    made = _KIND.get()(**settings | changes)
     try:
         yield made
     finally:
@@ -61,7 +86,7 @@ def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def fetch(
-    through: PoolTransport, url: str, method: str = "GET", **extensions: Any
+    through: httpx.AsyncBaseTransport, url: str, method: str = "GET", **extensions: Any
 ) -> tuple[httpx.Response, bytes]:
     response = await through.handle_async_request(httpx.Request(method, url, extensions=extensions))
     return response, b"".join([piece async for piece in pieces(response)])

@@ -24,6 +24,9 @@ from harness.upstream import SCENARIO
 
 START_SECS = 20.0
 
+OF_THE_RUN: dict[str, str] = {}
+"""Variables of every sidecar of this run: what `pytest --transport` asks for."""
+
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` laid over `base`, section by section."""
@@ -69,7 +72,7 @@ class Sidecar:
         command += [] if config is None else ["-c", str(config)]
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--admin-port", "0", *flags],
-            env={**clean_environment(), **(environ or {})},
+            env={**clean_environment(), **OF_THE_RUN, **(environ or {})},
             cwd=cwd or self.config.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

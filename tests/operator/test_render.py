@@ -97,6 +97,7 @@ class TestContract:
             "http": {
                 "timeoutSecs": 1, "connectTimeoutSecs": 2, "streamIdleTimeoutSecs": 3, "streamTimeoutSecs": 4,
                 "keepAliveSecs": 5, "maxIdleConnections": 6, "maxConnections": 7, "maxRetries": 8, "retryBackoffMs": 9,
+                "transport": "httpcore",
             },
         }  # fmt: skip
         spec = config(inference={"apiKeySecretRef": {"name": "a", "key": "b"}, **values}).spec.inference

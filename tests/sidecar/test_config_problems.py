@@ -16,7 +16,7 @@ from inference_config.load import ConfigError, Problem, load
 SECRET = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJK"
 HTTP_KEYS = (
     "timeout_secs, connect_timeout_secs, stream_idle_timeout_secs, stream_timeout_secs, keep_alive_secs, "
-    "max_idle_connections, max_connections, max_retries, retry_backoff_ms, ca_file"
+    "max_idle_connections, max_connections, max_retries, retry_backoff_ms, ca_file, transport"
 )
 
 

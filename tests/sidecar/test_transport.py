@@ -1,4 +1,4 @@
-"""PoolTransport against a server that says exactly what the test wants, on asyncio and on uvloop.
+"""Either transport against a server that says exactly what the test wants, on asyncio and on uvloop.
 
 Covered: every framing of an answer, what reaches the wire, faults at each phase and what they say. After each
 test no file descriptor is left. Connections and their reuse, uploads, cancellation, TLS and proxies have files
@@ -14,14 +14,14 @@ import httpx
 import pytest
 
 from direct.peers import Peer, Server, Signal
-from direct.transport import BOTH_LOOPS, OK, Run, always, fetch, pieces, transport, upload
+from direct.transport import EVERY_WAY, OK, Run, always, fetch, pieces, transport, upload
 from inference_sidecar.errors import (
     UpstreamDisconnected,
     UpstreamError,
     UpstreamProtocolError,
 )
 
-pytestmark = BOTH_LOOPS
+pytestmark = EVERY_WAY
 
 
 @pytest.mark.parametrize(

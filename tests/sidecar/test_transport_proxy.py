@@ -15,7 +15,7 @@ import trustme
 from pydantic import SecretStr
 
 from direct.peers import Peer, Server
-from direct.transport import BOTH_LOOPS, OK, Run, fetch, transport
+from direct.transport import OK, STOCK, Run, fetch, transport
 from inference_sidecar.errors import UpstreamConnectError
 from inference_sidecar.upstream.proxy import Proxy, proxy_for
 
@@ -144,7 +144,7 @@ def tunnelling(heads: list[bytes], upstream: str) -> Callable[[Peer], None]:
     return part
 
 
-@BOTH_LOOPS
+@STOCK
 @pytest.mark.parametrize(("host", "name"), [("api.example", "api.example"), ("[fd00::5]", "fd00::5")])
 def test_a_tunnel(run: Run, host: str, name: str) -> None:
     heads: list[bytes] = []
@@ -165,7 +165,7 @@ def test_a_tunnel(run: Run, host: str, name: str) -> None:
     assert not any(b"roxy-Authorization" in head for head in rest)
 
 
-@BOTH_LOOPS
+@STOCK
 def test_forwarding(run: Run) -> None:
     heads: list[bytes] = []
 
@@ -189,7 +189,7 @@ def test_forwarding(run: Run) -> None:
     assert heads[1].startswith(b"GET http://[fd00::5]:8000/v1 HTTP/1.1\r\n")
 
 
-@BOTH_LOOPS
+@STOCK
 def test_a_tunnel_through_a_proxy_that_speaks_tls(run: Run) -> None:
     """TLS within TLS: the proxy relays what it cannot read."""
     heads: list[bytes] = []
@@ -242,7 +242,7 @@ def _silent(peer: Peer) -> None:
     peer.gone()
 
 
-@BOTH_LOOPS
+@STOCK
 @pytest.mark.parametrize(
     ("part", "why"),
     [(_needing_credentials, "HTTP 407"), (_closing, "before a tunnel was open"), (_silent, r"within 0\.3 s")],

@@ -1,4 +1,4 @@
-"""Which connection of a PoolTransport carries a request, on asyncio and on uvloop.
+"""Which connection of either transport carries a request, on asyncio and on uvloop.
 
 Covered: reuse and every reason against it (its answer's framing, bytes left over, staleness, `fresh`), the
 bounds on idle connections in number and time, room for another origin, opening: refused, unknown, deaf,
@@ -13,14 +13,14 @@ import time
 
 import httpx
 import pytest
-from httpcore._async.http11 import AsyncHTTP11Connection, HTTP11ConnectionByteStream
 
 from direct.peers import Peer, Server, Signal, deaf_listener
-from direct.transport import BOTH_LOOPS, OK, Run, always, fetch, pieces, transport
+from direct.transport import EVERY_WAY, OK, Run, always, fetch, pieces, transport
 from inference_sidecar.errors import UpstreamConnectError, UpstreamDisconnected
-from inference_sidecar.upstream import net, pool
+from inference_sidecar.upstream.dial import race
+from inference_sidecar.upstream.link import Link
 
-pytestmark = BOTH_LOOPS
+pytestmark = EVERY_WAY
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,9 @@ def test_reuse(run: Run, answer: bytes, connections: int) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("turns", [True, False], ids=["the loop turned", "no turn of the loop"])
 @pytest.mark.parametrize("ending", ["close", "reset", "late bytes"])
-def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str) -> None:
+def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str, turns: bool) -> None:
     ended = Signal()
 
     def part(peer: Peer) -> None:
@@ -76,8 +77,35 @@ def test_a_connection_that_went_stale_is_never_used(run: Run, ending: str) -> No
                 assert (await fetch(made, server.url()))[1] == b"ok"
                 assert made.connections == 1
                 read.set()
-                await ended.seen()
+                if turns:
+                    await ended.seen()
+                else:
+                    ended.wait()
                 assert (await fetch(made, server.url()))[1] == b"ok"
+                assert server.accepted == 2
+
+    run(scenario)
+
+
+def test_a_request_that_asks_for_the_close_is_the_last(run: Run) -> None:
+    async def scenario() -> None:
+        with Server(always()) as server:
+            async with transport() as made:
+                request = httpx.Request("GET", server.url(), headers={"Connection": "close"})
+                response = await made.handle_async_request(request)
+                assert [piece async for piece in pieces(response)] == [b"ok"]
+                assert made.connections == 0
+
+    run(scenario)
+
+
+def test_an_idle_connection_past_its_time_is_not_used_though_nothing_swept_it(run: Run) -> None:
+    async def scenario() -> None:
+        with Server(always()) as server:
+            async with transport(keep_alive=0.1) as made:
+                await fetch(made, server.url())
+                time.sleep(0.15)  # noqa: ASYNC251  the loop must not get its turn
+                await fetch(made, server.url())
                 assert server.accepted == 2
 
     run(scenario)
@@ -194,17 +222,6 @@ def test_an_idle_connection_ends_with_its_time_though_no_request_comes(run: Run)
     run(scenario)
 
 
-def test_the_place_where_httpcore_keeps_its_parser(run: Run) -> None:
-    """The one private path that is relied upon: should a release move it, this says so before a user does."""
-
-    async def scenario() -> None:
-        connection = AsyncHTTP11Connection(None, None)  # type: ignore[arg-type]
-        stream = HTTP11ConnectionByteStream(connection, None)  # type: ignore[arg-type]
-        assert pool._PARSER(stream).trailing_data == (b"", False)
-
-    run(scenario)
-
-
 # Opening
 
 
@@ -276,13 +293,13 @@ def test_the_second_address_serves_where_the_first_does_not(run: Run, first: str
         listener.close()
 
     async def scenario() -> None:
-        links: set[net.Link] = set()
+        links: set[Link] = set()
         with Server(always()) as server:
             addresses = [
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))
                 for number in (port, server.port)
             ]
-            link = await net._race(addresses, links)
+            link = await race(addresses, links)
             assert link.sock.getpeername()[1] == server.port
             await asyncio.sleep(0)  # the loser closes in its own task's next turn
             await asyncio.sleep(0)

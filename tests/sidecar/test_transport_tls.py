@@ -1,4 +1,4 @@
-"""PoolTransport over TLS, on asyncio and on uvloop.
+"""Either transport over TLS, on asyncio and on uvloop.
 
 Covered: trust and its absence, what is said of it, failures during the handshake, where an answer ends
 without TLS's own word for the end, reuse and the reasons against it. Certificates are made by trustme.
@@ -6,7 +6,6 @@ without TLS's own word for the end, reuse and the reasons against it. Certificat
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from collections.abc import Callable
 
@@ -15,16 +14,15 @@ import pytest
 import trustme
 
 from direct.peers import Peer, Server, Signal
-from direct.transport import BOTH_LOOPS, OK, Run, always, fetch, pieces, transport
+from direct.transport import EVERY_WAY, OK, Run, always, fetch, pieces, transport
 from inference_sidecar.errors import (
     UpstreamConnectError,
     UpstreamDisconnected,
     UpstreamError,
     UpstreamTLSError,
 )
-from inference_sidecar.upstream.link import Hear, Secure
 
-pytestmark = BOTH_LOOPS
+pytestmark = EVERY_WAY
 
 CA = trustme.CA()
 END = b"HTTP/1.1 200 OK\r\n\r\nuntil the end"
@@ -204,55 +202,6 @@ def test_an_alert_after_the_request_is_a_lost_connection(run: Run) -> None:
                 with pytest.raises(UpstreamDisconnected) as caught:
                     await fetch(made, server.url())
                 assert caught.value.sent
-
-    run(scenario)
-
-
-class Crowded:
-    """A layer whose peer is TLS in memory, and which takes no more once `crowded`: then it only listens."""
-
-    ready = False
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.peer = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-        self.crowded = False
-
-    async def receive(self, size: int) -> bytes:
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.peer.do_handshake()
-        return self.outgoing.read(size)
-
-    async def send(self, data: bytes, hear: Hear) -> None:
-        if self.crowded:
-            assert hear is not None
-            while hear(self.outgoing.read()):
-                pass
-        self.incoming.write(data)
-
-
-@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_an_alert_that_is_heard_while_sending_is_no_end_for_the_reader(run: Run, before: bytes) -> None:
-    """OpenSSL reports a fatal alert once, and after that an orderly end, which it is not."""
-
-    async def scenario() -> None:
-        lower = Crowded(serving("127.0.0.1"))
-        secure = Secure(lower, trusting(), "127.0.0.1")
-        await secure.handshake()
-        await lower.receive(0)
-        heard: list[bytes] = []
-        if before:
-            lower.peer.write(before)
-        lower.incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
-        with pytest.raises(ssl.SSLError):
-            lower.peer.read()
-        lower.crowded = True
-        with pytest.raises(ssl.SSLError):
-            await secure.send(b"body", lambda data: heard.append(data) is None)
-        assert b"".join(heard) == before
-        for _ in range(2):
-            with pytest.raises(ssl.SSLError):
-                await secure.receive(100)
 
     run(scenario)
 

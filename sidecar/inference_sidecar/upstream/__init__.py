@@ -97,6 +97,9 @@ class Upstream:
     def __init__(self, runtime: Runtime, wire: Wire) -> None:
         self.runtime = runtime
         self.wire = wire
+        target = runtime.target
+        # To build one takes longer than all that a request does with it.
+        self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
 
     async def send(self, call: Call, attempts: Attempts) -> Answer:
         """Send a call until an answer has begun or nothing more can be done.
@@ -226,10 +229,9 @@ class Upstream:
             extensions["trace"] = call.trace
             extensions["propagate"] = runtime.config.telemetry.propagate_traceparent
             extensions["shown"] = runtime.mask(call.target.partition(b"?")[0])
-        url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
         return httpx.Request(
             call.method,
-            url,
+            self._url,
             headers=headers,
             stream=_stream(body),
             extensions=extensions,

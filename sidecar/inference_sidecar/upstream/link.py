@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 CHUNK: Final = 64 * 1024
 """Bytes received at once."""
 TLS_PIECE: Final = 128 * 1024
-"""Plaintext encrypted at once: bounds the copy that encryption makes."""
+"""Plaintext encrypted at once: bounds the copy that encryption makes, and the time without the loop."""
 STREAK: Final = 16
 """Operations without a wait after which the loop gets its turn."""
 
@@ -155,13 +155,19 @@ class Layer(Protocol):
 
 
 class Secure:
-    """TLS over a layer (over TLS again, where an https proxy carries an https upstream)."""
+    """TLS over a layer (over TLS again, where an https proxy carries an https upstream).
+
+    `receive` and `send` wait on the layer. `decrypt` and `encrypt` wait for nothing and leave the layer to
+    whoever calls them: once the handshake is done, one pair is used or the other. `ended`: TLS itself told
+    `decrypt` of the end. `failure`: what OpenSSL says once, and then never again.
+    """
 
     def __init__(self, lower: Layer, context: ssl.SSLContext, host: str) -> None:
         self._lower = lower
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._failure: ssl.SSLError | None = None
+        self.failure: ssl.SSLError | None = None
+        self.ended = False
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     @property
@@ -187,8 +193,8 @@ class Secure:
     async def receive(self, size: int) -> bytes:
         """Raises OSError where input ends without TLS's own word for it: that may be a cut by anyone."""
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             try:
                 return self.tls.read(size)
             except ssl.SSLWantReadError:
@@ -206,6 +212,29 @@ class Secure:
             except ssl.SSLWantReadError:
                 await self._feed()
             await self._flush(listen)
+
+    def decrypt(self, raw: bytes) -> bytes:
+        """What can be read of the bytes that came. Whether more can be expected, `ended` and `failure` say."""
+        self._incoming.write(raw)
+        plain = []
+        try:
+            while self._incoming.pending or self.tls.pending():
+                piece = self.tls.read(CHUNK)
+                if not piece:
+                    self.ended = True
+                    break
+                plain.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self.failure = exc
+        return plain[0] if len(plain) == 1 else b"".join(plain)
+
+    def encrypt(self, data: memoryview) -> bytes:
+        """`data` as it goes over the wire. Raises ssl.SSLError."""
+        if data:
+            self.tls.write(data)
+        return self._outgoing.read()
 
     async def _flush(self, hear: Hear) -> None:
         if self._outgoing.pending:
@@ -228,7 +257,7 @@ class Secure:
         except ssl.SSLWantReadError:
             return hear(bytes(plain)) if plain else True
         except ssl.SSLError as exc:
-            self._failure = exc  # OpenSSL says it once; `receive` has to say it too
+            self.failure = exc  # OpenSSL says it once; `receive` has to say it too
             if plain:
                 hear(bytes(plain))
             raise

@@ -10,22 +10,23 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import certifi
 import httpx
 
 from inference_config.load import ConfigError, Problem
-from inference_config.schema import Config
+from inference_config.schema import Config, Http
 
 from ..runtime import Target
 from .embedded import EchoTransport
 from .proxy import Proxy, proxy_for
 from .traced import TracedTransport
-from .transport import PoolTransport
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Tracing
+    from .asyncio_transport import AsyncioTransport
+    from .transport import PoolTransport
 
 MAX_CA_BYTES: Final = 16 * 1024 * 1024
 
@@ -119,21 +120,43 @@ def wire_for(
     authorities = _read(http.ca_file)
     key = (
         inference.provider, inference.base_url, authorities, http.connect_timeout_secs, http.keep_alive_secs,
-        http.max_idle_connections, http.max_connections,
+        http.max_idle_connections, http.max_connections, http.transport,
     )  # fmt: skip
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
         return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
-    transport = PoolTransport(
-        ssl_context=_ssl_context(authorities, http.ca_file) if target.scheme == "https" else None,
-        connect_timeout=http.connect_timeout_secs,
-        keep_alive=http.keep_alive_secs,
-        max_idle=http.max_idle_connections,
-        max_connections=http.max_connections,
-        proxy=_proxy(target.origin, environ),
-    )
+    context = _ssl_context(authorities, http.ca_file) if target.scheme == "https" else None
+    transport = _transport(http, context, _proxy(target.origin, environ))
     return Wire(transport, key, lambda: transport.usage, tracing)
+
+
+def _transport(
+    http: Http, context: ssl.SSLContext | None, proxy: Proxy | None
+) -> AsyncioTransport | PoolTransport:
+    """What speaks HTTP. Only what is used is imported: each brings a parser and more of its own."""
+    settings: dict[str, Any] = {
+        "ssl_context": context,
+        "connect_timeout": http.connect_timeout_secs,
+        "keep_alive": http.keep_alive_secs,
+        "max_idle": http.max_idle_connections,
+        "max_connections": http.max_connections,
+    }
+    if http.transport == "asyncio" and proxy is not None:
+        raise ConfigError(
+            [
+                Problem(
+                    "inference.http.transport", "asyncio, with a proxy in the environment", "auto, httpcore"
+                )
+            ]
+        )
+    if http.transport == "httpcore" or proxy is not None:
+        from .transport import PoolTransport  # noqa: PLC0415
+
+        return PoolTransport(**settings, proxy=proxy)
+    from .asyncio_transport import AsyncioTransport  # noqa: PLC0415
+
+    return AsyncioTransport(**settings)
 
 
 def _proxy(origin: str, environ: Mapping[str, str]) -> Proxy | None:

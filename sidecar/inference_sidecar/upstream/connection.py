@@ -1,0 +1,282 @@
+"""One connection to an upstream, plain or TLS, and on it one exchange at a time.
+
+Enters: an open `Link`, then requests. Leaves: an `Answer` whose head is whole, its body piece by piece, or an
+UpstreamError. Must not open or pool connections, nor measure time.
+
+- What a failed send leaves behind stays readable: see `link`. An answer of 400 or more ends the upload under
+  it; so does a failed send, after which reading goes on to the answer that explains it.
+- Bytes are read as they come, during an upload too, until `HIGH_WATER` of a body lie unread, and then none
+  until they are taken. Of a request no more is held than the piece that is going up.
+- A byte beyond an answer's end makes the connection unusable, whenever it comes, and is given to nobody.
+- Closing never suspends, and wakes whoever waits. A cancelled or failed exchange is to be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterable, Callable
+from contextlib import aclosing
+from typing import Final
+
+from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError
+from .dial import reason
+from .framing import Answer
+from .link import CHUNK, STREAK, TLS_PIECE, Link, Secure
+from .request import RequestHead, Unwritable, framed
+
+HIGH_WATER: Final = 2 * CHUNK
+"""Bytes of a body that may lie unread before the socket is left alone; what was read last comes on top."""
+JOINED: Final = 64 * 1024
+"""A body up to this size goes up together with its head."""
+
+
+class Connection:
+    """`name` is for error messages. `closed` is called once, when the connection is closed, by whomever.
+
+    `idle` and `idle_until` (loop time) are the pool's; an idle connection whose peer says anything closes.
+    """
+
+    __slots__ = (
+        "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_reading",
+        "_secure", "_size", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name", "origin",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        link: Link,
+        secure: Secure | None,
+        origin: object,
+        name: str,
+        closed: Callable[[Connection], None],
+    ) -> None:
+        self.origin = origin
+        self.name = name
+        self.idle = False
+        self.idle_until = 0.0
+        self._link = link
+        self._secure = secure
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._head: RequestHead | None = None
+        self._answer: Answer | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: OSError | None = None
+        self._reading = False  # the loop tells of what arrives
+        self._over = False  # nothing more is going to arrive
+        self._broken = False  # a send failed
+        self._unsent = False  # the request did not go up whole
+        self._used = False  # this is not the first exchange
+        self._streak = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may follow: the last one and its answer are whole, and nothing beside them."""
+        head, answer = self._head, self._answer
+        return not (
+            self._over or self._unsent or head is None or head.closes
+            or answer is None or answer.surplus or not (answer.complete and answer.reusable)
+        )  # fmt: skip
+
+    def alive(self) -> bool:
+        """Whether an idle connection is open as far as can be known here: nothing has come, no end either."""
+        self._readable()
+        return not self._over
+
+    async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
+        """Send a request and wait for the head of its answer. Raises UpstreamError, Unwritable, and what `body`
+        raises; then the connection has to be closed."""
+        self._used = self._answer is not None
+        self._head = head
+        self._pieces.clear()  # of the last answer, if its reader did not want it
+        self._size = 0
+        answer = self._answer = Answer(bare=method == "HEAD")
+        if self._secure is not None and not self._used:
+            self._received(b"")  # what came together with the end of the handshake
+        self._listen()
+        self._unsent = not await self._send(head, body)
+        while not answer.status:
+            if answer.fault is not None or self._over:
+                raise self._failure(answer)
+            await self._wait()
+        return answer
+
+    async def read(self, answer: Answer) -> bytes:
+        """Of the body what has come, at least one byte; b"" at its end. Raises UpstreamError."""
+        while not self._pieces:
+            if answer.complete:
+                return b""
+            if answer.fault is not None or self._over:
+                raise self._failure(answer)
+            await self._wait()
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        self._listen()
+        return piece
+
+    def drained(self, answer: Answer) -> bool:
+        """Whether the body was read to its end."""
+        return answer.complete and not self._pieces
+
+    def close(self) -> None:
+        """Close at once. Who waits here fails."""
+        if not self._link.closed:
+            self._lost(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+            self._link.close()
+            self._closed(self)
+
+    # Sending
+
+    async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
+        """Returns whether the request went up whole."""
+        if not isinstance(body, bytes):
+            async with aclosing(framed(head, body)) as pieces:
+                async for piece in pieces:
+                    if not await self._write(piece):
+                        return False
+            return True
+        if len(body) != head.length:
+            raise Unwritable
+        if len(body) <= JOINED:
+            return await self._write(head.data + body)
+        return await self._write(head.data) and await self._write(body)
+
+    async def _write(self, data: bytes) -> bool:
+        """Returns whether all of it went: not where the peer wants no more, or takes no more."""
+        view = memoryview(data)
+        secure = self._secure
+        try:
+            if secure is None:
+                return await self._put(view)
+            while view:
+                piece, view = view[:TLS_PIECE], view[TLS_PIECE:]
+                if not await self._put(memoryview(secure.encrypt(piece))):
+                    return False
+        except OSError:
+            self._broken = True
+            return False
+        return True
+
+    async def _put(self, view: memoryview) -> bool:
+        sock = self._link.sock
+        while view:
+            if self._refused():
+                return False
+            try:
+                sent = sock.send(view[:TLS_PIECE])
+            except BlockingIOError:
+                await self._wait(writable=True)
+                continue
+            view = view[sent:]
+            self._streak += 1
+            if self._streak >= STREAK:  # a peer as fast as we are must not keep everybody else from the loop
+                self._streak = 0
+                await asyncio.sleep(0)
+        return True
+
+    def _refused(self) -> bool:
+        """Only a refusal says that the rest of a body is not wanted; any other answer may go with it."""
+        answer = self._answer
+        return self._over or (answer is not None and (answer.status >= 400 or answer.fault is not None))
+
+    # Receiving
+
+    def _readable(self) -> None:
+        """Take all that is there: after a reset uvloop tells of it once and never again."""
+        answer, sock = self._answer, self._link.sock
+        try:
+            while not self._over:
+                raw = sock.recv(CHUNK)
+                if raw:
+                    self._received(raw)
+                elif self._secure is None:
+                    self._ended()
+                else:
+                    self._lost(ConnectionResetError("closed without the end of TLS"))
+                if self._size >= HIGH_WATER:
+                    self._deafen()
+                    break
+                if answer is not None and answer.complete and not self.idle:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._lost(exc)
+        self._wake()
+        if self.idle and self._over:
+            self.close()
+
+    def _received(self, raw: bytes) -> None:
+        answer, secure = self._answer, self._secure
+        assert answer is not None, "nothing is read before the first exchange"
+        plain = raw if secure is None else secure.decrypt(raw)
+        if plain:
+            piece = answer.feed(plain)
+            if piece:
+                self._pieces.append(piece)
+                self._size += len(piece)
+            if answer.surplus or answer.fault is not None:
+                self._end()
+        if secure is not None:
+            if secure.failure is not None:
+                self._lost(secure.failure)
+            elif secure.ended:
+                self._ended()
+
+    def _ended(self) -> None:
+        """The input ended in order; but after a failed send that is all that is seen of a reset. Then only a
+        refusal may end so, for nobody wanted the body that was still going up."""
+        answer = self._answer
+        if answer is not None and not (self._broken and answer.status < 400):
+            answer.end()
+        self._end()
+
+    def _lost(self, error: OSError) -> None:
+        if not self._over:
+            self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._deafen()
+        self._wake()
+
+    def _listen(self) -> None:
+        if not self._reading and not self._over:
+            self._reading = True
+            self._loop.add_reader(self._link.sock, self._readable)
+
+    def _deafen(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._link.sock)
+
+    async def _wait(self, *, writable: bool = False) -> None:
+        """Until something has arrived, or ended, or, where asked for, there is room to send."""
+        self._waiter = self._loop.create_future()
+        if writable:
+            self._loop.add_writer(self._link.sock, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if writable and not self._link.closed:
+                self._loop.remove_writer(self._link.sock)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _failure(self, answer: Answer) -> UpstreamError:
+        if answer.fault is not None:
+            return UpstreamProtocolError(
+                f"{self.name} sent an answer that is not valid HTTP/1.1: {answer.fault}."
+            )
+        reused = "" if answer.begun or not self._used else " It had served requests before."
+        if self._error is not None:
+            return UpstreamDisconnected(f"Connection to {self.name} lost: {reason(self._error)}.{reused}")
+        return UpstreamDisconnected(f"{self.name} closed the connection before its answer was whole.{reused}")

@@ -1,0 +1,80 @@
+"""A request as the bytes that go up, by HTTP/1.1. No I/O.
+
+Enters: method, target, header lines, a body. Leaves: bytes, or `Unwritable`. Where one request ends is never in
+doubt: a head holds no byte that could end a line of it, and no more of a body goes up than its head says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from typing import Final
+
+from .framing import closes
+
+MAX_LENGTH_DIGITS: Final = 18
+
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+
+
+class Unwritable(ValueError):
+    """A request that cannot be written as HTTP/1.1. Says nothing of what it held: that may be the key."""
+
+
+class RequestHead:
+    """The head of a request as it goes out. `length`: of its body in bytes, None where the body is chunked.
+    `closes`: the request itself asks that its connection be closed."""
+
+    __slots__ = ("closes", "data", "length")
+
+    def __init__(self, method: bytes, target: bytes, lines: Sequence[tuple[bytes, bytes]]) -> None:
+        """Raises Unwritable."""
+        names, values = [name for name, _ in lines], [value for _, value in lines]
+        if (
+            not (target and method and all(names))
+            or method == b"CONNECT"
+            or b"".join([method, *names]).translate(None, _TOKEN)
+            or b"".join(values).translate(None, _VALUE_BYTES)
+            or target.translate(None, _TARGET_BYTES)
+        ):
+            raise Unwritable
+        framing: dict[bytes, bytes] = {}
+        hosts = 0
+        out = [b"%b %b HTTP/1.1" % (method, target)]
+        for name, value in lines:
+            key = name.lower()
+            hosts += key == b"host"
+            if key in _FRAMING:
+                framing[key] = framing[key] + b"," + value if key in framing else value
+            out.append(b"%b: %b" % (name, value))
+        coding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length", b"0")
+        if hosts != 1 or not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+            raise Unwritable
+        if coding is not None and (b"content-length" in framing or coding.lower() != b"chunked"):
+            raise Unwritable
+        out.append(b"\r\n")
+        self.data = b"\r\n".join(out)
+        self.length = int(length) if coding is None else None
+        self.closes = closes(framing.get(b"connection", b""))
+
+
+async def framed(head: RequestHead, body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """Head and body, piece by piece. Raises Unwritable where the body is not as long as its head says, and what
+    the body raises."""
+    yield head.data
+    if head.length is None:
+        async for piece in body:
+            if piece:
+                yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        yield b"0\r\n\r\n"
+        return
+    left = head.length
+    async for piece in body:
+        left -= len(piece)
+        if left < 0:
+            raise Unwritable
+        yield piece
+    if left:
+        raise Unwritable
