@@ -10,7 +10,6 @@ so that it starts from a file alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import sys
 
@@ -18,13 +17,16 @@ CHUNK = 256 * 1024
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction, until it ends; the end is passed on, the other direction goes on."""
-    with contextlib.suppress(OSError):  # the other end may be gone at any step
+    """One direction, until it ends; the end is passed on, the other direction goes on. A break is passed on as one:
+    whoever only listens would wait for ever."""
+    try:
         while data := await reader.read(CHUNK):
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
+    except OSError:
+        writer.transport.abort()
 
 
 async def serve(listener: socket.socket, port: int) -> None:
