@@ -180,6 +180,10 @@ def deaf_listener() -> tuple[socket.socket, list[socket.socket]]:
     return listener, fillers
 
 
-def open_files() -> int:
-    """Descriptors that this process holds."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files() -> set[tuple[str, str]]:
+    """Descriptors that this process holds, each with what it is of."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one of the listing itself
+            found.add((entry.name, str(entry.readlink())))
+    return found
