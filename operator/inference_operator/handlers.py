@@ -8,7 +8,7 @@ objects. Of a Secret nothing is kept but that it changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, cast
@@ -19,7 +19,7 @@ from inference_config.names import GROUP
 
 from . import naming
 from .cluster import CONFIGS, NAMESPACES, PODS, Cluster, ClusterError, Resource
-from .reconcile import Key, Lag, Queue, Reconciler, Seen
+from .reconcile import Key, Lag, Queue, Reconciler, Seen, version_of
 from .telemetry import LOGGER, Metrics
 
 WORKERS: Final = 8
@@ -94,12 +94,7 @@ class Watcher:
         await self._learn()
         tasks = [asyncio.ensure_future(self._work()) for _ in range(WORKERS)]
         tasks += [asyncio.ensure_future(one) for one in (self._resync(), self._probe(), self._watch())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            await _ended(tasks)
+        await _until_one_ends(tasks)
 
     async def _watch(self) -> None:
         """kopf's watches, begun anew where it gives up: it does for answers that it does not expect, such as a plain
@@ -132,13 +127,8 @@ class Watcher:
             identity=cast(Any, naming.FIELD_MANAGER),
         )
         self._take_signals()
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            raise RuntimeError("kopf ended")
-        finally:
-            await _ended(tasks)
+        await _until_one_ends(tasks)
+        raise RuntimeError("kopf ended")
 
     async def _learn(self) -> None:
         """See everything once before anything is done: watches start in no order, and half of a config's pods would
@@ -181,7 +171,7 @@ class Watcher:
         @kopf.on.event("", "v1", "secrets", registry=registry)
         async def secret(event: kopf.RawEvent, namespace: str | None, name: str | None, **_: Any) -> None:
             obj = dict(event["object"])
-            version = None if event["type"] == "DELETED" else _version(obj)
+            version = None if event["type"] == "DELETED" else version_of(obj)
             keys = self._seen.on_secret(namespace or "", name or "", version)
             self._add(key for key in keys if not self._reconciler.knows(key, name or "", version))
 
@@ -200,7 +190,7 @@ class Watcher:
         return registry
 
     def _heard(self, resource: Resource, obj: Mapping[str, Any]) -> None:
-        self._lags[resource].told(obj["metadata"]["uid"], _version(obj))
+        self._lags[resource].told(obj["metadata"]["uid"], version_of(obj))
 
     def _add(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -264,8 +254,8 @@ class Watcher:
         for resource, labels in ((CONFIGS, ""), (PODS, naming.INJECTED_LABEL)):
             before = self._known(resource)
             there = {obj["metadata"]["uid"]: obj for obj in await self._listed(resource, labels)}
-            versions = {uid: _version(obj) for uid, obj in there.items()}
-            known = {uid: _version(obj) for uid, obj in self._known(resource).items()}
+            versions = {uid: version_of(obj) for uid, obj in there.items()}
+            known = {uid: version_of(obj) for uid, obj in self._known(resource).items()}
             for uid in self._lags[resource].listed(versions, known):
                 late += 1
                 self._take(resource, there[uid], gone=False)
@@ -291,14 +281,16 @@ class Watcher:
         return [obj for scope in scopes for obj in await self._cluster.items(resource, scope, labels=labels)]
 
 
-async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _version(obj: Mapping[str, Any]) -> str:
-    return str(obj["metadata"].get("resourceVersion", ""))
+async def _until_one_ends(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Raises what it ended by. The others end with it."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -313,7 +305,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     settings.watching.field_selectors["secrets"] = ",".join(f"type!={name}" for name in _UNSEEN_SECRETS)
     settings.queueing.idle_timeout = 1.0
-    settings.process.ultimate_exiting_timeout = (
-        None  # else an end of its watches is the process's, minutes later
-    )
+    # Else an end of its watches would be the process's, minutes later.
+    settings.process.ultimate_exiting_timeout = None
     return settings

@@ -10,7 +10,6 @@ fails (test_export).
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -19,22 +18,11 @@ from harness import answers
 from harness.faults import EVENTS, GARBAGE, PLAIN, STREAMING, Case
 from harness.otlp import OtlpSink
 from harness.process import Sidecar, Start, chat_body
-from harness.traces import EXPORT, tree
+from harness.traces import tree
 from harness.upstream import CLOSE, HANG, RESET, SCENARIO, Script, ScriptedUpstream
 
 HTTP = {"timeout_secs": 1, "stream_idle_timeout_secs": 0.7, "connect_timeout_secs": 0.5, "max_retries": 3}
 ROUTE = "POST /v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def sink() -> Iterator[OtlpSink]:
-    with OtlpSink() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def environ(sink: OtlpSink) -> dict[str, str]:
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, **EXPORT}
 
 
 @pytest.fixture(scope="module")

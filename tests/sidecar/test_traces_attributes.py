@@ -9,7 +9,6 @@ Left out: messages (test_traces_content), metrics (test_metrics_…).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from harness import answers
 from harness.otlp import OtlpSink, Span
 from harness.process import Sidecar, Start, chat_body
-from harness.traces import EXPORT, Tree, tree, unwatched
+from harness.traces import Tree, tree, unwatched
 from harness.upstream import ScriptedUpstream
 
 DETAILED = {
@@ -27,22 +26,6 @@ DETAILED = {
     "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 40},
 }
-
-
-@pytest.fixture(scope="module")
-def sink() -> Iterator[OtlpSink]:
-    with OtlpSink() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def environ(sink: OtlpSink) -> dict[str, str]:
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, **EXPORT}
-
-
-@pytest.fixture(scope="module")
-def traced(environ: dict[str, str], start: Start) -> Sidecar:
-    return start(environ=environ)
 
 
 def genai(span: Span) -> dict[str, Any]:

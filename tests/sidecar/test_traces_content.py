@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,27 +15,11 @@ import pytest
 from harness import answers
 from harness.otlp import OtlpSink
 from harness.process import Sidecar, Start
-from harness.traces import EXPORT, Tree, tree, unwatched
+from harness.traces import Tree, tree, unwatched
 from harness.upstream import ScriptedUpstream
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 PROMPT = "a-private-prompt"
-
-
-@pytest.fixture(scope="module")
-def sink() -> Iterator[OtlpSink]:
-    with OtlpSink() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def environ(sink: OtlpSink) -> dict[str, str]:
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, **EXPORT}
-
-
-@pytest.fixture(scope="module")
-def traced(environ: dict[str, str], start: Start) -> Sidecar:
-    return start(environ=environ)
 
 
 def chat(sink: OtlpSink, sidecar: Sidecar, scenario: str | None = None, **fields: Any) -> Tree:

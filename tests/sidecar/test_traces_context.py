@@ -9,34 +9,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
 from harness.otlp import OtlpSink
 from harness.process import Sidecar, Start
-from harness.traces import EXPORT, tree
+from harness.traces import tree
 from harness.upstream import Exchange, ScriptedUpstream
 
 PARENT = "b7ad6b7169203331"
 STATE = "vendor=value,other=thing"
 PROPAGATE = {"telemetry": {"propagate_traceparent": True}}
-
-
-@pytest.fixture(scope="module")
-def sink() -> Iterator[OtlpSink]:
-    with OtlpSink() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def environ(sink: OtlpSink) -> dict[str, str]:
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, **EXPORT}
-
-
-@pytest.fixture(scope="module")
-def traced(environ: dict[str, str], start: Start) -> Sidecar:
-    return start(environ=environ)
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ from ..cluster import CONFIGS, EVENTS, SECRETS, Cluster, ClusterError
 from ..errors import InvalidObject
 from ..sidecars import Sidecars
 from ..status import Fault, Findings
-from .lag import Lag
+from .lag import Lag, version_of
 from .observe import Observer
 from .queue import Queue
 from .seen import Key, Seen
 from .wake import wake
 
-__all__ = ["Key", "Lag", "Queue", "Reconciler", "Seen"]
+__all__ = ["Key", "Lag", "Queue", "Reconciler", "Seen", "version_of"]
 
 FIRST_LOOK_SECS: Final = 0.25
 """After a nudge: kubelet takes about as long to bring a Secret's new content into a pod."""
@@ -175,7 +175,7 @@ class Reconciler:
         namespace, inference = config.metadata.namespace, config.spec.inference
         reference = inference.api_key_secret_ref
         source = None if reference is None else await self._cluster.get(SECRETS, namespace, reference.name)
-        versions = {} if source is None or reference is None else {reference.name: _version(source)}
+        versions = {} if source is None or reference is None else {reference.name: version_of(source)}
         name = naming.rendered_secret(config.name)
         live = await self._cluster.get(SECRETS, namespace, name)
         if live is not None and not manifests.is_ours(config, live):
@@ -194,7 +194,7 @@ class Reconciler:
         if live is None or not manifests.is_applied(wanted, live):
             live, changed = await self._cluster.apply(SECRETS, wanted), True
         written = _Written(None, None, rendered.digest, rendered.revision, True, changed, versions)
-        secrets = {**versions, name: _version(live)}
+        secrets = {**versions, name: version_of(live)}
         self._bases[key] = _Basis(
             config.metadata.uid, config.metadata.generation, secrets, replace(written, changed=False)
         )
@@ -324,10 +324,6 @@ def _revision(live: Mapping[str, Any] | None) -> str | None:
         return None if encoded is None else base64.b64decode(encoded, validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-def _version(obj: Mapping[str, Any]) -> str:
-    return str(obj["metadata"].get("resourceVersion", ""))
 
 
 def _now() -> str:

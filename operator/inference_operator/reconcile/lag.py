@@ -7,6 +7,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class Lag:
@@ -40,3 +41,8 @@ def is_older(one: str, than: str) -> bool:
     """Whether a resourceVersion is older than another of the same kind of object. Kubernetes has them be numbers that
     grow (KEP-5504); what is none cannot be compared, and is taken for newer."""
     return one.isdecimal() and than.isdecimal() and int(one) < int(than)
+
+
+def version_of(obj: Mapping[str, Any]) -> str:
+    """An object's resourceVersion, empty where it has none."""
+    return str(obj["metadata"].get("resourceVersion", ""))

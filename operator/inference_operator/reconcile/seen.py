@@ -13,7 +13,7 @@ from typing import Any
 from .. import crd, naming
 from ..errors import InvalidObject
 from ..rollout import Pod, pod_of
-from .lag import is_older
+from .lag import is_older, version_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,7 +92,7 @@ class Seen:
         key = Key(metadata["namespace"], metadata["name"])
         before = self._configs.get(key.namespace, {}).get(key.name)
         # One that was deleted and its successor of the same name are two objects, told of in any order.
-        if before is not None and is_older(_version(obj), _version(before)):
+        if before is not None and is_older(version_of(obj), version_of(before)):
             return
         if gone:
             self._configs.get(key.namespace, {}).pop(key.name, None)
@@ -161,7 +161,7 @@ class Seen:
         obj = self.config(key)
         if obj is None:
             return None
-        version = _version(obj)
+        version = version_of(obj)
         held = self._parsed.get(key)
         if held is None or held[0] != version:
             try:
@@ -170,10 +170,6 @@ class Seen:
                 return None
             self._parsed[key] = held
         return held[1]
-
-
-def _version(obj: Mapping[str, Any]) -> str:
-    return str(obj["metadata"].get("resourceVersion", ""))
 
 
 def _generation(obj: Mapping[str, Any]) -> object:
