@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference_config.load import Loaded
 
@@ -23,6 +24,9 @@ from .health import Checker, State, admin_routes, health, status_view
 from .reload import Live, Source
 from .telemetry import Figures, Telemetry
 from .upstream import Upstream
+
+
+_HEALTH: Final = "/health"
 
 
 class House:
@@ -73,10 +77,7 @@ class House:
                 response.raw_headers.extend(respond.cors(verdict.origin))
             return response
 
-        app = Starlette(routes=[Route("/health", answer)])
-        app.router.redirect_slashes = False
-        app.router.default = self.accept
-        return app
+        return _Api(self.accept, Route(_HEALTH, answer))
 
     def _status(self) -> dict[str, object]:
         live = self.live
@@ -90,3 +91,19 @@ class House:
             waiting_for_restart=live.waiting_for_restart,
             draining=not self.state.ready,
         )
+
+
+class _Api(Starlette):
+    """The API's app. What may spend tokens goes to its endpoint at once: each layer on the way costs every request,
+    and the door answers for all that goes wrong behind it."""
+
+    def __init__(self, accept: Accept, *routes: Route) -> None:
+        super().__init__(routes=routes)
+        self._accept = accept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"] != _HEALTH:
+            await self._accept(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .records import Endpoint, Event, Gaps, StreamStats, Usage
 
@@ -38,8 +37,7 @@ _RESPONSES_END: Final = frozenset({"response.completed", "response.incomplete", 
 _RESPONSES_ERROR: Final = frozenset({"error", "response.failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What one event is.
 
     `done`: the `[DONE]` that ends a stream. `usage`: it carries a usage object. `usage_only`: it carries

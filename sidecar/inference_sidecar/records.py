@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in order, names in lower case, as ASGI and httpx have them."""
@@ -74,8 +74,7 @@ class Rules:
     max_depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """A body that may go up, and what was learned from it.
 
     `body` is what goes up; `original` is the same without the sidecar's own wish for usage (the very same
@@ -93,8 +92,7 @@ class InferenceRequest:
     parameters: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as the upstream reported them; never an estimate. A sort that it did not report is 0 and says so.
 
     `cached_tokens` are part of the prompt's, `reasoning_tokens` of the completion's; None where not reported.
@@ -109,8 +107,7 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of an SSE stream: its bytes, and what they say.
 
     `raw` is what came, line ends included. `name` is the `event:` field, "" where there is none. `data` are
@@ -124,8 +121,7 @@ class Event:
     whole: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Gaps:
+class Gaps(NamedTuple):
     """All gaps between a stream's chunks, as a histogram: `counts` has one for each bound that the meter was given
     (a bound belongs to the bucket below it) and one for what is longer."""
 
@@ -135,8 +131,7 @@ class Gaps:
     most_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class StreamStats:
+class StreamStats(NamedTuple):
     """The spec's `stream_stats`, beside what the figures need of a stream.
 
     `first_gaps_s` are the gaps between chunks, at most the first few thousand; `gaps` are all of them, None where
@@ -180,8 +175,7 @@ class Said:
     mask: Callable[[bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One finished request, whole: what the log line, the figures and the traces are made from.
 
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a

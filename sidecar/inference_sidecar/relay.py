@@ -13,11 +13,10 @@ import asyncio
 import re
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol
 
+from .deadline import Deadline
 from .errors import (
     UpstreamDisconnected,
     UpstreamError,
@@ -34,6 +33,13 @@ from .telemetry import debug, debugging
 Send = Callable[[bytes], Awaitable[None]]
 """Sends bytes of a body down and returns when there is room for more."""
 
+class Pieces(Protocol):
+    """A body as it comes."""
+
+    async def next(self) -> bytes | None:
+        """The next piece, None at the end. Raises UpstreamError."""
+
+
 KEEPALIVE: Final = b": keep-alive\n\n"
 
 DOCUMENT_BYTES: Final = 1024 * 1024
@@ -44,8 +50,7 @@ INFLATED_PIECE: Final = 1024 * 1024
 _USAGE_AT_END: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """Seconds. `until`: loop time by which a plain body is complete, or a whole stream, None for no bound.
     `idle`: the longest silence between two pieces, None for no bound. `keepalive`: silence after which a
     comment goes down, 0 for never."""
@@ -73,13 +78,12 @@ class Stream:
         self._decoder = Decoder()
         self._kept: list[Event] = []
 
-    async def pump(self, pieces: AsyncIterator[bytes], bounds: Bounds) -> None:
+    async def pump(self, pieces: Pieces, bounds: Bounds) -> None:
         """Relay to the end. Raises UpstreamError where the stream did not end whole; by then every whole
         event that came is down, and nothing of the next."""
-        async with aclosing(_bounded(pieces, bounds, self._keep_alive)) as bounded:
-            async for piece in bounded:
-                if piece:
-                    await self._pass(self._marked(self._decoder.feed(piece)))
+        if bounds.keepalive:
+            pieces = _Kept(pieces, bounds.keepalive, self._keep_alive)
+        await _flow(pieces, bounds, self._take_in)
         rest = self._marked(self._decoder.finish())
         if not (self._meter.complete or self._meter.errored):
             # Of a stream that ends incomplete half an event stays here: an error event follows.
@@ -88,6 +92,10 @@ class Stream:
         await self._pass(rest)
         await self._release(amended=True)
         self.finished = True
+
+    async def _take_in(self, piece: bytes) -> None:
+        if piece:
+            await self._pass(self._marked(self._decoder.feed(piece)))
 
     async def _keep_alive(self) -> None:
         if not self._decoder.torn:
@@ -147,21 +155,22 @@ class Stream:
             await self._send(down)
 
 
-async def plain(
-    pieces: AsyncIterator[bytes], bounds: Bounds, send: Send, tee: Callable[[bytes], None] | None
-) -> None:
+async def plain(pieces: Pieces, bounds: Bounds, send: Send, tee: Callable[[bytes], None] | None) -> None:
     """Relay a body that is no event stream. Raises UpstreamError where it broke off."""
-    async with aclosing(_bounded(pieces, bounds, None)) as bounded:
-        async for piece in bounded:
-            if tee is not None:
-                tee(piece)
-            await send(piece)
+
+    async def take_in(piece: bytes) -> None:
+        if tee is not None:
+            tee(piece)
+        await send(piece)
+
+    await _flow(pieces, bounds, take_in)
 
 
 class Document:
     """A bounded tee of a plain JSON answer, read for its usage once it is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
         self._held = bytearray()
         self._cut = False
 
@@ -172,10 +181,10 @@ class Document:
             self._cut = True
             del self._held[:-TAIL_BYTES]
 
-    def read(self, meter: Meter, encoding: str) -> bool:
+    def read(self, meter: Meter) -> bool:
         """Tell the meter what the document says; true where it is an error inside a 200."""
         body = bytes(self._held)
-        if encoding and not self._cut:
+        if self._encoding and not self._cut:
             try:
                 body = inflate(body, DOCUMENT_BYTES)
             except UpstreamProtocolError:
@@ -200,59 +209,76 @@ def inflate(body: bytes, most: int) -> bytes:
         raise UpstreamProtocolError("The upstream's compressed answer is damaged.") from None
 
 
-async def inflated(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+class Inflated:
     """A compressed body, decompressed as it comes, in pieces of bounded size."""
-    machine = zlib.decompressobj(47)
-    async for piece in pieces:
-        rest = piece
-        while rest:
-            try:
-                out = machine.decompress(rest, INFLATED_PIECE)
-            except zlib.error:
-                raise UpstreamProtocolError("The upstream's compressed answer is damaged.") from None
-            rest = machine.unconsumed_tail
-            if out:
-                yield out
-            elif not rest:
-                break
-    if not machine.eof:
-        raise UpstreamDisconnected("The upstream's compressed answer ended early.")
 
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+        self._machine = zlib.decompressobj(47)
+        self._rest = b""
 
-async def _bounded(
-    pieces: AsyncIterator[bytes], bounds: Bounds, keep_alive: Callable[[], Awaitable[None]] | None
-) -> AsyncGenerator[bytes, None]:
-    """The pieces, each within its bound. The clock stands still while a piece is being taken."""
-    loop = asyncio.get_running_loop()
-    pending: asyncio.Task[bytes | None] | None = None
-    try:
+    async def next(self) -> bytes | None:
+        """See `Pieces`. Raises UpstreamError where the compressed body is damaged or ended early."""
         while True:
-            now = loop.time()
-            deadline = min(
-                (end for end in (bounds.until, bounds.idle and now + bounds.idle) if end), default=None
-            )
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if keep_alive is None or not bounds.keepalive:
-                        piece = await anext(pieces, None)
-                    else:
-                        pending = asyncio.ensure_future(_next(pieces))
-                        while not (await asyncio.wait({pending}, timeout=bounds.keepalive))[0]:
-                            await keep_alive()
-                        piece, pending = pending.result(), None
-            except TimeoutError:
-                raise _too_late(bounds, deadline) from None
+            while self._rest:
+                try:
+                    out = self._machine.decompress(self._rest, INFLATED_PIECE)
+                except zlib.error:
+                    raise UpstreamProtocolError("The upstream's compressed answer is damaged.") from None
+                self._rest = self._machine.unconsumed_tail
+                if out:
+                    return out
+            piece = await self._pieces.next()
             if piece is None:
-                return
-            yield piece
-    finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.wait({pending})
+                if not self._machine.eof:
+                    raise UpstreamDisconnected("The upstream's compressed answer ended early.")
+                return None
+            self._rest = piece
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(pieces, None)
+class _Kept:
+    """Pieces, and a comment down to the app whenever none has come for a while."""
+
+    def __init__(self, pieces: Pieces, interval: float, keep_alive: Callable[[], Awaitable[None]]) -> None:
+        self._pieces = pieces
+        self._interval = interval
+        self._keep_alive = keep_alive
+
+    async def next(self) -> bytes | None:
+        """See `Pieces`."""
+        pending = asyncio.ensure_future(self._pieces.next())
+        try:
+            while not (await asyncio.wait({pending}, timeout=self._interval))[0]:
+                await self._keep_alive()
+            return pending.result()
+        finally:
+            if not pending.done():
+                pending.cancel()
+                await asyncio.wait({pending})
+
+
+async def _flow(pieces: Pieces, bounds: Bounds, take_in: Send) -> None:
+    """Each piece within its bound. The clock stands still while a piece is being taken."""
+    clock = asyncio.get_running_loop().time
+    until, idle = bounds.until, bounds.idle
+    deadline = Deadline()
+    due: float | None = None
+    try:
+        with deadline:
+            while True:
+                due = until if idle is None else clock() + idle
+                if until is not None and idle is not None:
+                    due = min(until, clock() + idle)
+                deadline.move(due)
+                piece = await pieces.next()
+                deadline.move(None)
+                if piece is None:
+                    return
+                await take_in(piece)
+    except TimeoutError:
+        if not deadline.expired:
+            raise
+        raise _too_late(bounds, due) from None
 
 
 def _too_late(bounds: Bounds, deadline: float | None) -> UpstreamError:

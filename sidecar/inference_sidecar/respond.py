@@ -134,13 +134,21 @@ def message_of(body: bytes) -> str:
 
 def down(headers: Headers, *, mask: Callable[[bytes], bytes]) -> Headers:
     """The headers of an answer that go down, in order, without content-length; the key is never among them."""
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    return [(name, mask(value)) for name, value in headers if name not in _NOT_DOWN and name not in named]
+    lines = [line for line in headers if line[0] not in _NOT_DOWN]
+    if named := named_by_connection(headers):
+        lines = [line for line in lines if line[0] not in named]
+    # One look at all of them: the key is hardly ever there.
+    values = b"\n".join([value for _, value in lines])
+    return lines if mask(values) == values else [(name, mask(value)) for name, value in lines]
+
+
+def named_by_connection(headers: Headers) -> set[bytes]:
+    """Names that a Connection line says are for this hop alone."""
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    return named
 
 
 def cors(origin: bytes) -> Headers:

@@ -16,7 +16,6 @@ end and its blank line, so that one event is treated alike however it was split.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Final
 
 from .records import Event
@@ -91,7 +90,7 @@ class Decoder:
 
     def _with_late_lf(self, events: list[Event]) -> list[Event]:
         if events:
-            events[0] = replace(events[0], raw=self._late_lf + events[0].raw)
+            events[0] = events[0]._replace(raw=self._late_lf + events[0].raw)
             self._late_lf = b""
         return events
 

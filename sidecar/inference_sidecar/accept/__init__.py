@@ -22,7 +22,7 @@ from .exchange import Exchange
 from .line import EXTENSION, Line
 
 if TYPE_CHECKING:
-    from ..telemetry.spans import Tracing
+    from ..telemetry.spans import Trace, Tracing
 
 __all__ = ["EXTENSION", "Accept", "Door", "Line", "Verdict", "is_loopback"]
 
@@ -63,10 +63,11 @@ class Accept:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        verdict = self._door.judge(scope["headers"])
+        headers = scope["headers"]
+        verdict = self._door.judge(headers)
         upstream = self._current()
         is_api = upstream.runtime.target.serves(scope["raw_path"]) and not _is_preflight(scope)
-        trace = self._tracing.begin(scope["headers"]) if self._tracing is not None and is_api else None
+        trace = self._tracing.begin(headers) if self._tracing is not None and is_api else None
         request_id = _request_id()
         line: Line = scope["extensions"][EXTENSION]
         exchange = Exchange(
@@ -88,7 +89,7 @@ class Accept:
         task = asyncio.current_task()
         assert task is not None
         refused = verdict.refused
-        if refused is None and self.open >= self._max:
+        if refused is None and len(self._open) >= self._max:
             message = (
                 f"{self._max} requests are open already (server.max_concurrent_requests). Try again shortly."
             )
@@ -107,19 +108,27 @@ class Accept:
         finally:
             line.watch(None)
             del self._open[exchange]
-            self.last_seen = asyncio.get_running_loop().time()
-            outcome = exchange.outcome()
-            self._figures.record(outcome)
-            log_outcome(outcome, ids_of(trace))
-            if trace is not None:
-                trace.end(outcome, exchange.said())
+            exchange.ends()
+            loop = asyncio.get_running_loop()
+            self.last_seen = loop.time()
+            # What went down last leaves at the end of this turn of the loop: the app need not wait for the books.
+            loop.call_soon(self._book, exchange, trace)
         return None
+
+    def _book(self, exchange: Exchange, trace: Trace | None) -> None:
+        """Tell figures, log and traces of a request that has ended; before any request that came after its end."""
+        outcome = exchange.outcome()
+        self._figures.record(outcome)
+        log_outcome(outcome, ids_of(trace))
+        if trace is not None:
+            trace.end(outcome, exchange.said())
 
 
 def _is_preflight(scope: Scope) -> bool:
     """Whether a browser asks if it may send a request."""
-    names = {name for name, _ in scope["headers"]}
-    return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names
+    if scope["method"] != "OPTIONS":
+        return False
+    return {b"origin", b"access-control-request-method"} <= {name for name, _ in scope["headers"]}
 
 
 def _aside(scope: Scope) -> respond.Reply:
@@ -129,4 +138,4 @@ def _aside(scope: Scope) -> respond.Reply:
 
 
 def _request_id() -> str:
-    return f"req_{secrets.token_hex(16)}"
+    return "req_" + secrets.token_hex(16)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 from .. import models, relay, respond
 from ..errors import UpstreamError, UpstreamProtocolError
@@ -67,7 +66,7 @@ class Descent:
             raise UpstreamProtocolError("The upstream answered a streaming request without a stream.")
         if course.endpoint is Endpoint.MODELS and answer.status == 200:
             return await self._models(answer, pieces, headers)
-        return await self._plain(answer, pieces, headers, meter)
+        return await self._plain(answer, pieces, headers)
 
     def _meter(self) -> Meter:
         """The request's meter, from here on."""
@@ -112,14 +111,14 @@ class Descent:
             exhausted=answer.exhausted,
             mask=self._runtime.mask,
             method=self._course.method,
-            cut=not answer.whole,
+            cut=answer.cut,
         )
         if self._down.begun:
             # A comment went down while this was awaited: the status can no longer be told.
             return await self.end_stream(respond.message_of(reply.body), "upstream_http_error")
         return await self._down.reply(reply)
 
-    async def _models(self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers) -> None:
+    async def _models(self, answer: Answer, pieces: relay.Pieces, headers: Headers) -> None:
         listing = bytearray()
 
         async def collect(piece: bytes) -> None:
@@ -132,15 +131,22 @@ class Descent:
         body = models.visible(bytes(listing), self._runtime.listed)
         await self._down.reply(respond.Reply(200, headers, body))
 
-    async def _plain(
-        self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers, meter: Meter
-    ) -> None:
-        coded = any(name == b"content-encoding" for name, _ in headers)
-        length = _length(answer, self._course.method)
-        if length is not None and (coded or not _encoding(answer)):
+    async def _plain(self, answer: Answer, pieces: relay.Pieces, headers: Headers) -> None:
+        course = self._course
+        encoding = _encoding(answer)
+        coded = bool(encoding) and any(name == b"content-encoding" for name, _ in headers)
+        length = _length(answer, course.method)
+        if length is not None and (coded or not encoding):
             headers = [*headers, (b"content-length", length)]
+        document = None
+        if course.endpoint in METERED:
+            document = course.document = relay.Document(encoding if coded else "")
+        if answer.whole and pieces is answer:
+            if document is not None:
+                document.feed(answer.first)
+            course.completed()
+            return await self._down.whole(answer.status, headers, answer.first)
         await self._down.head(answer.status, headers)
-        document = relay.Document() if self._course.endpoint in METERED else None
         if answer.first:
             try:
                 await relay.plain(
@@ -148,13 +154,12 @@ class Descent:
                 )
             except UpstreamError as error:
                 # The head has gone down: what is left to say is that this body is not whole.
-                self._course.failed(error.code, str(error))
+                course.document = None
+                course.failed(error.code, str(error))
                 self._line.close()
-                return
-        if document is not None:
-            document.read(meter, _encoding(answer) if coded else "")
-        self._course.completed()
-        await self._down.finish()
+                return None
+        course.completed()
+        return await self._down.finish()
 
     def _bounds(self, answer: Answer) -> relay.Bounds:
         """JSON is bounded as a whole. What may be large (files, audio) is bounded like a stream."""
@@ -170,7 +175,7 @@ class Descent:
         return relay.Bounds(until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
 
     async def _stream(
-        self, answer: Answer, pieces: AsyncIterator[bytes], headers: Headers, meter: Meter
+        self, answer: Answer, pieces: relay.Pieces, headers: Headers, meter: Meter
     ) -> None:
         course = self._course
         if not answer.first and course.endpoint in _TELL_THEIR_END:
@@ -198,24 +203,23 @@ class Descent:
         course.completed()
         return await self._down.finish()
 
-    def _decoded(self, answer: Answer) -> tuple[AsyncIterator[bytes], Headers, bool]:
+    def _decoded(self, answer: Answer) -> tuple[relay.Pieces, Headers, bool]:
         """The body as it goes down, its headers, and whether its bytes can be read here.
 
         A coding that the app did not accept is undone; so is one around events, which must be followed.
         """
         headers = self._headers(answer)
-        pieces = _joined(answer.first, answer.rest)
         encoding = _encoding(answer)
         if not encoding:
-            return pieces, headers, True
+            return answer, headers, True
         inflatable = relay.can_inflate(encoding)
         if self._head.accepts(encoding) and not (inflatable and _is_event_stream(answer)):
-            return pieces, headers, False
+            return answer, headers, False
         if not inflatable:
             raise UpstreamProtocolError(
                 "The upstream compressed its answer in a way that the app does not accept."
             )
-        return relay.inflated(pieces), [line for line in headers if line[0] != b"content-encoding"], True
+        return relay.Inflated(answer), [line for line in headers if line[0] != b"content-encoding"], True
 
     def _headers(self, answer: Answer) -> Headers:
         return respond.down(answer.headers, mask=self._runtime.mask)
@@ -245,10 +249,3 @@ def _length(answer: Answer, method: str) -> bytes | None:
 def _id_of(answer: Answer) -> str | None:
     value = answer.header(b"x-request-id") or answer.header(b"apim-request-id")
     return None if value is None else value[:128].decode("latin-1")
-
-
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-        async for piece in rest:
-            yield piece

@@ -7,12 +7,12 @@ the header lines that may go up. Must not interpret a body.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
-from ..respond import HOP_BY_HOP
+from ..respond import HOP_BY_HOP, named_by_connection
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -27,11 +27,12 @@ _NOT_UP: Final = HOP_BY_HOP | {
 }  # fmt: skip
 _NOT_UP_PREFIXES: Final = (b"x-forwarded-", b"sec-", b"access-control-")
 _TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
-_DECODABLE: Final = ("gzip", "deflate")
+_NOT_UP_UNTRACED: Final = _NOT_UP | _TRACE
+_DECODABLE: Final = frozenset({"gzip", "deflate"})
+_NO_CODINGS: Final[frozenset[str]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the header lines say of the body and of the answer that is wanted."""
 
     length: int | None
@@ -54,38 +55,30 @@ def read_head(headers: Headers) -> Head:
     return Head(
         length=declared,
         has_body=bool(declared) or b"transfer-encoding" in values,
-        media=values.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower(),
-        encoding=_coding(values.get(b"content-encoding", b"")),
-        codings=_codings(headers),
+        media=_media(values.get(b"content-type", b"")),
+        encoding=_coding(values[b"content-encoding"]) if b"content-encoding" in values else "",
+        codings=_codings(headers) if b"accept-encoding" in values else _NO_CODINGS,
         wants_stats=values.get(b"x-stream-stats", b"").strip().lower() == b"true",
     )
 
 
 def up(headers: Headers, *, traced: bool) -> Headers:
     """The app's header lines that go up, in order, without framing, credentials and accept-encoding."""
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_UP
-        and name not in named
-        and not name.startswith(_NOT_UP_PREFIXES)
-        and (traced or name not in _TRACE)
+    barred = _NOT_UP if traced else _NOT_UP_UNTRACED
+    lines = [
+        line for line in headers if line[0] not in barred and not line[0].startswith(_NOT_UP_PREFIXES)
     ]
+    named = named_by_connection(headers)
+    return [line for line in lines if line[0] not in named] if named else lines
 
 
 def wanted_coding(head: Head, *, readable: bool, plain: bool) -> bytes:
     """The accept-encoding for the upstream. A library's own must not stand here for what the app never
     asked for. `readable`: the answer is read here, so no coding that can't be undone. `plain`: none at all,
     since events cannot be followed at once through a compressor."""
-    codings = frozenset() if plain else head.codings
-    if readable:
-        codings &= frozenset(_DECODABLE)
+    if plain or not head.codings:
+        return b"identity"
+    codings = head.codings & _DECODABLE if readable else head.codings
     return ", ".join(sorted(codings)).encode("latin-1") or b"identity"
 
 
@@ -102,18 +95,24 @@ async def read_whole(receive: Receive, head: Head, limit: int, setting: str) -> 
         return b""
     parts: list[bytes] = []
     size = 0
-    async for piece in _pieces(receive):
+    more = True
+    while more:
+        piece, more = await _piece(receive)
         size += len(piece)
         if size > limit:
             return too_large(limit, setting)
         parts.append(piece)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def stream(receive: Receive, limit: int, count: Callable[[int], None]) -> AsyncIterator[bytes]:
     """A body piece by piece. Raises BadBody beyond the bound, ClientGone where the app left."""
     size = 0
-    async for piece in _pieces(receive):
+    more = True
+    while more:
+        piece, more = await _piece(receive)
+        if not piece:
+            continue
         size += len(piece)
         if size > limit:
             raise BadBody(f"The request's body is larger than {limit} bytes (server.max_body_bytes).")
@@ -121,15 +120,17 @@ async def stream(receive: Receive, limit: int, count: Callable[[int], None]) -> 
         yield piece
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("The app closed its connection while it was sending its request.")
-        more = message.get("more_body", False)
-        if piece := message.get("body", b""):
-            yield piece
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece, and whether there may be more. Raises ClientGone."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone("The app closed its connection while it was sending its request.")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+@lru_cache(maxsize=64)
+def _media(value: bytes) -> str:
+    return value.decode("latin-1").partition(";")[0].strip().lower()
 
 
 def _coding(value: bytes) -> str:

@@ -28,6 +28,9 @@ CONTENT_SHOWN: Final = 16 * 1024
 """Bytes of a body or a piece that a debug line shows, where content may be logged at all."""
 
 
+_UNREAD: Final = InferenceRequest(b"", b"")
+
+
 @dataclass(slots=True)
 class Course:
     """One request's state, written by the rooms that it passes. Times are `time.monotonic()`'s: a loop's own clock may stand still while it works."""
@@ -37,7 +40,7 @@ class Course:
     path: bytes
     started: float
     endpoint: Endpoint = Endpoint.OTHER
-    request: InferenceRequest = field(default_factory=lambda: InferenceRequest(b"", b""))
+    request: InferenceRequest = _UNREAD
     attempts: Attempts = field(default_factory=Attempts)
     bytes_up: int = 0
     meter: Meter | None = None
@@ -48,6 +51,8 @@ class Course:
     error_message: str | None = None
     param: str | None = None
     trace: Trace | None = None
+    document: relay.Document | None = None
+    """A plain answer that is still to be read for what it says of itself: that can wait until it has gone down."""
 
     def completed(self) -> None:
         """It ended as it should; where the upstream itself told of an error, that is what counts."""
@@ -77,13 +82,14 @@ class Course:
         """All of it, after the end. The key is taken out of what is the upstream's own word: it goes into logs and
         metrics, and an upstream may repeat the key wherever it likes."""
         meter, target = self.meter, runtime.target
+        if self.document is not None and meter is not None:
+            self.document.read(meter)
+            if self.end is End.COMPLETED:
+                self.completed()
         path = self.path[:256].decode("latin-1")
         provider = names.provider(runtime.config.inference.provider, azure=target.azure)
         has_server = provider != "echo"
-
-        def masked(text: str | None) -> str | None:
-            # Half of a surrogate pair, which JSON can escape, would spoil a whole batch of spans or metrics.
-            return text and runtime.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+        masked = runtime.masked
 
         return Outcome(
             request_id=self.request_id,
@@ -94,12 +100,12 @@ class Course:
             end=self.end,
             duration_s=now - self.started,
             error=self.error,
-            error_message=masked(self.error_message),
+            error_message=self.error_message and masked(self.error_message),
             param=self.param,
             streaming=self.request.stream or downlink.streamed,
             streamed=downlink.streamed,
             model=self.request.model,
-            response_model=masked(meter.model) if meter else None,
+            response_model=masked(meter.model) if meter and meter.model else None,
             attempts=self.attempts.count,
             bytes_up=self.bytes_up,
             bytes_down=downlink.bytes,
@@ -107,9 +113,9 @@ class Course:
             first_chunk_s=meter.first_chunk - self.started if meter and meter.first_chunk else None,
             first_token_s=meter.first_token - self.started if meter and meter.first_token else None,
             usage=meter.usage if meter else None,
-            finish_reasons=tuple(masked(reason) or "" for reason in meter.finish_reasons) if meter else (),
+            finish_reasons=tuple(map(masked, meter.finish_reasons)) if meter else (),
             stream=meter.stats(now) if meter and downlink.streamed else None,
-            upstream_request_id=masked(self.upstream_id),
+            upstream_request_id=self.upstream_id and masked(self.upstream_id),
             operation=names.operation(self.endpoint, path),
             provider=provider,
             server_address=target.host if has_server else None,
@@ -119,9 +125,9 @@ class Course:
             retries=tuple(self.attempts.retries),
             parameters=self.request.parameters,
             choices=self.request.choices,
-            response_id=masked(meter.id) if meter else None,
-            fingerprint=masked(meter.fingerprint) if meter else None,
-            service_tier=masked(meter.service_tier) if meter else None,
+            response_id=masked(meter.id) if meter and meter.id else None,
+            fingerprint=masked(meter.fingerprint) if meter and meter.fingerprint else None,
+            service_tier=masked(meter.service_tier) if meter and meter.service_tier else None,
         )
 
 
@@ -154,14 +160,20 @@ class Downlink:
         self._content_mask = content_mask
 
     async def reply(self, reply: respond.Reply) -> None:
-        """Send a whole answer."""
+        """Send a whole answer of the sidecar's own."""
         headers = list(reply.headers)
         if reply.status != 204 and self._method != "HEAD":
             headers.append((b"content-length", b"%d" % len(reply.body)))
-        await self.head(reply.status, headers)
-        if reply.body and self._method != "HEAD":
-            await self.body(reply.body)
-        await self.finish()
+        await self.whole(reply.status, headers, reply.body)
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer. `headers` has its length."""
+        await self.head(status, headers)
+        if not body or self._method == "HEAD":
+            return await self.finish()
+        self._passes(body)
+        self.complete = True
+        return await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def head(self, status: int, headers: Headers, *, stream: bool = False) -> None:
         """Send status and headers. `stream`: they begin an event stream."""
@@ -174,6 +186,10 @@ class Downlink:
 
     async def body(self, piece: bytes) -> None:
         """Send a piece of the body; returns when there is room for more."""
+        self._passes(piece)
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def _passes(self, piece: bytes) -> None:
         if self.first_byte is None:
             self.first_byte = time.monotonic()
         self.bytes += len(piece)
@@ -181,7 +197,6 @@ class Downlink:
             self.kept += piece[: CONTENT_KEPT - len(self.kept)]
         if self._content_mask is not None:
             debug("response content", request_id=self._request_id, content=shown(self._content_mask(piece)))
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def finish(self) -> None:
         """End the answer as a whole one."""

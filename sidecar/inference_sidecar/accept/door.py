@@ -8,20 +8,23 @@ away) or by a plain cross-site request (Origin does).
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from inference_config.schema import Server
 
 from ..records import Headers, Reason, Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`refused`: why the request may not come in, None where it may. `origin`: the page's origin as it came,
     where there is one that was accepted: it is told that it may read the answer."""
 
     refused: Refusal | None
     origin: bytes | None = None
+
+
+_WELCOME = Verdict(None)
 
 
 class Door:
@@ -54,13 +57,12 @@ class Door:
                         )
                     )
                 origin = value
-        return Verdict(None, origin)
+        return _WELCOME if origin is None else Verdict(None, origin)
 
     def _host_accepted(self, value: bytes) -> bool:
-        if self._any_host:
+        if self._any_host or _names_loopback(value):
             return True
-        host = _host_of(value.decode("latin-1"))
-        return is_loopback(host) or host in self._hosts
+        return _host_of(value.decode("latin-1")) in self._hosts
 
     def _origin_accepted(self, value: bytes) -> bool:
         text = value.decode("latin-1").lower()
@@ -79,6 +81,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=64)
+def _names_loopback(value: bytes) -> bool:
+    """Whether a Host line names this machine: apps write the same one every time."""
+    return is_loopback(_host_of(value.decode("latin-1")))
 
 
 def _host_of(authority: str) -> str:

@@ -48,6 +48,7 @@ class Exchange:
         trace: Trace | None,
     ) -> None:
         self.cut = False
+        self._ended = 0.0
         self._receive = receive
         self._upstream = upstream
         self._runtime = upstream.runtime
@@ -117,7 +118,8 @@ class Exchange:
         try:
             await self._descent.bring(answer)
         finally:
-            await asyncio.shield(answer.aclose())
+            if not answer.closed:
+                await asyncio.shield(answer.aclose())
         return None
 
     def _refused_by_path(self, located: Located) -> Refusal | None:
@@ -228,9 +230,13 @@ class Exchange:
         self.course.failed(refused.reason.value, refused.message)
         await self._tell(respond.refusal(refused), refused.message, refused.reason.value)
 
+    def ends(self) -> None:
+        """Nothing more goes down."""
+        self._ended = time.monotonic()
+
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
-        return self.course.outcome(time.monotonic(), self._down, self._runtime)
+        return self.course.outcome(self._ended, self._down, self._runtime)
 
     def said(self) -> Said | None:
         """What was asked and what was answered; None where traces tell no content."""

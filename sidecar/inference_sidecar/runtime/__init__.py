@@ -63,6 +63,14 @@ class Runtime:
             return text
         return text.replace(self.key.get_secret_value().encode("ascii"), b"***")
 
+    def masked(self, text: str) -> str:
+        """As `mask`, and without halves of surrogate pairs, which JSON can escape: one would spoil a whole batch of
+        spans or metrics."""
+        key = "" if self.key is None else self.key.get_secret_value()
+        if text.isascii():
+            return text.replace(key, "***") if key else text
+        return self.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
 
 def compile_runtime(config: Config, key: SecretStr | None, revision: str | None) -> Runtime:
     """Compile one generation. `revision` None: the digest stands in for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from inference_config.schema import OPENAI_BASE_URL, Inference
@@ -38,8 +38,7 @@ _LEAVES: Final = frozenset({".", ".."})
 _NOT_IN_A_TARGET: Final = re.compile(rb"[^\x21-\x7e]|\\")
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(NamedTuple):
     """One request's place. `target` is what stands in the request line; `model` is what the path names."""
 
     endpoint: Endpoint

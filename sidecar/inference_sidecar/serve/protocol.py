@@ -76,12 +76,14 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the app."""
         if self._in_head:
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(self.head_secs, self._head_late)
             self._raw_head += len(data)
         super().data_received(data)
-        if self._in_head and self._raw_head > self.max_head and not self.transport.is_closing():
-            self._answer(431, self._too_large())
+        # Most heads come in one piece, and are over by now.
+        if self._in_head and self._raw_head and not self.transport.is_closing():
+            if self._raw_head > self.max_head:
+                self._answer(431, self._too_large())
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.head_secs, self._head_late)
 
     # httptools callbacks
 

@@ -6,10 +6,12 @@ Must not print a key (callers have none to give) nor content, unless the configu
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
@@ -21,22 +23,30 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger("inference_sidecar")
 
 _ROOT: Final = logging.getLogger()
+_JSON: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
 
 
 class _JsonFormatter(logging.Formatter):
     """`time` in UTC with milliseconds, `level`, `logger`, `message`, then the record's own fields."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._clock = ""
+
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": _utc(record.created).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_fields(record),
-        }
+        fields = _fields(record)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True, separators=(",", ":"), default=str)
+            fields = {**fields, "exception": self.formatException(record.exc_info)}
+        return self.line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
+
+    def line(self, created: float, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> str:
+        """One line, without its end. `created`: seconds since 1970."""
+        second = int(created)
+        if second != self._second:
+            self._second, self._clock = second, _utc(second).strftime("%Y-%m-%dT%H:%M:%S")
+        told = _JSON({"level": level, "logger": logger, "message": message, **fields})
+        return f'{{"time":"{self._clock}.{int((created - second) * 1000):03d}Z",{told[1:]}'
 
 
 class _TextFormatter(logging.Formatter):
@@ -51,6 +61,23 @@ class _TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class _JsonHandler(logging.StreamHandler[TextIO]):
+    """Writes JSON lines. `tell` writes one without a record being made of it first, which costs half of the line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._json = _JsonFormatter()
+        self.setFormatter(self._json)
+
+    def tell(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
+        """One line of the sidecar's own logger, now."""
+        line = self._json.line(time.time(), level, LOGGER.name, message, fields)
+        # Where lines cannot be written, there is nowhere to say so, and no request is to fail of it.
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
+            self.stream.write(line + self.terminator)
+            self.flush()
+
+
 def configure(
     level: str, form: Literal["auto", "json", "text"], stream: TextIO | None = None
 ) -> Literal["json", "text"]:
@@ -59,8 +86,9 @@ def configure(
     chosen: Literal["json", "text"] = (
         "text" if form == "text" or (form == "auto" and stream.isatty()) else "json"
     )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_TextFormatter() if chosen == "text" else _JsonFormatter())
+    handler = logging.StreamHandler(stream) if chosen == "text" else _JsonHandler(stream)
+    if chosen == "text":
+        handler.setFormatter(_TextFormatter())
     for old in _ROOT.handlers[:]:
         _ROOT.removeHandler(old)
     _ROOT.addHandler(handler)
@@ -89,8 +117,16 @@ def log_outcome(outcome: Outcome, ids: Mapping[str, str] | None = None) -> None:
     """The one line of a request. Failures by the upstream or by us are warnings; the rest is info. `ids` are the
     trace's."""
     level = logging.WARNING if outcome.end is End.FAILED else logging.INFO
-    if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "request", extra={"fields": {**_outcome_fields(outcome), **(ids or {})}})
+    if not LOGGER.isEnabledFor(level):
+        return
+    fields = _outcome_fields(outcome)
+    if ids:
+        fields.update(ids)
+    handlers = _ROOT.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _JsonHandler) and not LOGGER.handlers:
+        handlers[0].tell("warning" if level == logging.WARNING else "info", "request", fields)
+    else:
+        LOGGER.log(level, "request", extra={"fields": fields})
 
 
 def ids_of(trace: Trace | None) -> dict[str, str]:
@@ -99,42 +135,44 @@ def ids_of(trace: Trace | None) -> dict[str, str]:
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    stream = outcome.stream if outcome.streamed else None
-    fields = {
+    """What has something to say, in this order."""
+    fields: dict[str, Any] = {
         "request_id": outcome.request_id,
         "method": outcome.method,
         "path": outcome.path,
         "endpoint": outcome.endpoint.value,
         "status": outcome.status,
         "end": outcome.end.value,
-        "error": outcome.error,
-        "error_message": outcome.error_message,
-        "param": outcome.param,
-        "model": outcome.model,
-        "response_model": outcome.response_model,
-        "stream": outcome.streaming,
-        "duration_ms": _ms(outcome.duration_s),
-        "first_byte_ms": _ms(outcome.first_byte_s),
-        "time_to_first_token_ms": _ms(outcome.first_token_s),
-        "attempts": outcome.attempts,
-        "bytes_up": outcome.bytes_up,
-        "bytes_down": outcome.bytes_down,
-        "finish_reasons": list(outcome.finish_reasons) or None,
-        "upstream_request_id": outcome.upstream_request_id,
-        "usage": outcome.usage
-        and {
-            "prompt_tokens": outcome.usage.prompt_tokens,
-            "completion_tokens": outcome.usage.completion_tokens,
-            "total_tokens": outcome.usage.total_tokens,
-        },
-        "stream_stats": stream
-        and {
+    }
+    for name in ("error", "error_message", "param", "model", "response_model"):
+        if (value := getattr(outcome, name)) is not None:
+            fields[name] = value
+    fields["stream"] = outcome.streaming
+    fields["duration_ms"] = round(outcome.duration_s * 1000, 2)
+    if outcome.first_byte_s is not None:
+        fields["first_byte_ms"] = round(outcome.first_byte_s * 1000, 2)
+    if outcome.first_token_s is not None:
+        fields["time_to_first_token_ms"] = round(outcome.first_token_s * 1000, 2)
+    fields["attempts"] = outcome.attempts
+    fields["bytes_up"] = outcome.bytes_up
+    fields["bytes_down"] = outcome.bytes_down
+    if outcome.finish_reasons:
+        fields["finish_reasons"] = outcome.finish_reasons
+    if outcome.upstream_request_id is not None:
+        fields["upstream_request_id"] = outcome.upstream_request_id
+    if (usage := outcome.usage) is not None:
+        fields["usage"] = {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+        }
+    if outcome.streamed and (stream := outcome.stream) is not None:
+        fields["stream_stats"] = {
             "duration_ms": round(stream.duration_ms),
             "chunks_sent": stream.chunks_sent,
             "avg_chunk_interval_ms": round(stream.avg_chunk_interval_ms),
-        },
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+        }
+    return fields
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -144,10 +182,6 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _utc(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 2)
 
 
 def _shown(value: Any) -> str:

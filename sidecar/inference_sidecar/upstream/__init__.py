@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ..deadline import Deadline
 from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
@@ -50,34 +51,71 @@ class Call:
     trace: Trace | None = None
 
 
-@dataclass(slots=True)
 class Answer:
-    """An answer whose head and first body byte have arrived.
+    """An answer whose head and first body byte have arrived; its body piece by piece.
 
-    `first` is that first piece of the body, empty where there is no body. `whole`: `first` is all of it (an
-    error's body). `deadline` is the loop time until which a plain answer has to be complete. `exhausted`:
-    further tries would have been right, but their number is used up. `usage_dropped`: the sidecar's wish for
-    usage was refused and taken back.
+    `first` is the first piece of the body, empty where there is no body. `whole`: `first` is all of it. `cut`: of an
+    error's body no more came, or no more was taken. `deadline` is the loop time until which a plain answer has to be
+    complete. `exhausted`: further tries would have been right, but their number is used up. `usage_dropped`: the
+    sidecar's wish for usage was refused and taken back.
     """
 
-    status: int
-    headers: Headers
-    first: bytes
-    rest: AsyncIterator[bytes]
-    response: httpx.Response = field(repr=False)
-    deadline: float
-    attempts: int = 1
-    whole: bool = False
-    exhausted: bool = False
-    usage_dropped: bool = False
+    __slots__ = (
+        "_given", "_response", "_rest", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
+        "status", "usage_dropped", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self, status: int, headers: Headers, first: bytes, rest: AsyncIterator[bytes], response: httpx.Response
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.first = first
+        self.whole = not first or bool(getattr(rest, "ended", False))
+        self.cut = False
+        self.deadline = 0.0
+        self.attempts = 1
+        self.exhausted = False
+        self.usage_dropped = False
+        self.closed = False
+        self._rest = rest
+        self._response = response
+        self._given = False
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, its name in lower case."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    async def next(self) -> bytes | None:
+        """The body's next piece, None at its end. Raises UpstreamError."""
+        if not self._given:
+            self._given = True
+            return self.first or None
+        if self.whole:
+            return None
+        return await anext(self._rest, None)
+
+    async def read(self) -> None:
+        """Take the body into `first`, up to a bound. One that breaks off is still an answer: its status came whole."""
+        body = bytearray(self.first)
+        try:
+            while not self.whole and len(body) <= MAX_ERROR_BODY:
+                piece = await anext(self._rest, None)
+                if piece is None:
+                    break
+                body += piece
+        except (UpstreamDisconnected, UpstreamProtocolError):
+            self.cut = True
+        self.cut = self.cut or len(body) > MAX_ERROR_BODY
+        self.first, self.whole = bytes(body[:MAX_ERROR_BODY]), True
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end, close it where it was not."""
-        await self.response.aclose()
+        self.closed = True
+        await self._response.aclose()
 
 
 class Attempts:
@@ -100,28 +138,29 @@ class Upstream:
         target = runtime.target
         # To build one takes longer than all that a request does with it.
         self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
+        self._own: Headers = [(b"host", target.host_header), *runtime.fixed_headers]
+        auth = runtime.auth_header()
+        self._own_names = frozenset(name for name, _ in self._own) | ({auth[0]} if auth else set())
 
     async def send(self, call: Call, attempts: Attempts) -> Answer:
         """Send a call until an answer has begun or nothing more can be done.
 
         Raises UpstreamError. Cancelling it closes the connection at once.
         """
-        http = self.runtime.config.inference.http
+        secs = self.runtime.config.inference.http.timeout_secs
         loop = asyncio.get_running_loop()
+        clock = Deadline(loop.time() + secs)
+        if not isinstance(call.body, bytes | None):
+            # An upload may take longer than its answer: the clock starts again with each piece.
+            call = _with_body(call, _with_progress(call.body, lambda: clock.move(loop.time() + secs)))
         try:
-            async with asyncio.timeout(http.timeout_secs) as clock:
-                if isinstance(call.body, bytes | None):
-                    return await self._attempts(call, attempts, clock)
-
-                # An upload may take longer than its answer: the clock starts again with each piece.
-                def touch() -> None:
-                    clock.reschedule(loop.time() + http.timeout_secs)
-
-                touched = _with_progress(call.body, touch)
-                return await self._attempts(_with_body(call, touched), attempts, clock)
+            with clock:
+                return await self._attempts(call, attempts, clock)
         except TimeoutError:
+            if not clock.expired:
+                raise
             raise UpstreamTimeout(
-                f"No answer from {self.runtime.target.origin} within {http.timeout_secs:g} s (http.timeout_secs)."
+                f"No answer from {self.runtime.target.origin} within {secs:g} s (http.timeout_secs)."
             ) from None
 
     async def reachable(self, timeout_secs: float) -> tuple[bool, str | None]:
@@ -139,7 +178,7 @@ class Upstream:
             return False, str(error)
         return True, None
 
-    async def _attempts(self, call: Call, attempts: Attempts, clock: asyncio.Timeout) -> Answer:
+    async def _attempts(self, call: Call, attempts: Attempts, clock: Deadline) -> Answer:
         http = self.runtime.config.inference.http
         may_repeat = retry.repeatable(call.endpoint, call.method)
         dropped = call.without_usage is not None and self.wire.refuses_usage
@@ -158,7 +197,7 @@ class Upstream:
                 failure: UpstreamError | Answer = error
             else:
                 answer.attempts = attempts.count
-                answer.deadline = clock.when() or 0.0
+                answer.deadline = clock.when or 0.0
                 answer.usage_dropped = dropped
                 if answer.status < 400:
                     return answer
@@ -180,7 +219,7 @@ class Upstream:
                     return answer
                 failure = answer
             wait = retry.wait_secs(attempts.count, http.retry_backoff_ms, seen, time.time())
-            if asyncio.get_running_loop().time() + wait >= (clock.when() or 0.0):
+            if asyncio.get_running_loop().time() + wait >= (clock.when or 0.0):
                 if isinstance(failure, UpstreamError):
                     raise failure
                 return failure
@@ -199,11 +238,10 @@ class Upstream:
             first = await anext(rest, b"")
             while not first and (piece := await anext(rest, None)) is not None:
                 first = piece
-            answer = Answer(response.status_code, headers, first, rest, response, 0.0)
+            answer = Answer(response.status_code, headers, first, rest, response)
             if answer.status >= 400:
-                answer.first, answer.whole = await _read_error(first, rest)
-                await answer.aclose()
-            elif not first:
+                await answer.read()
+            if answer.whole:
                 await answer.aclose()
         except BaseException:
             await asyncio.shield(response.aclose())
@@ -212,13 +250,10 @@ class Upstream:
 
     def _request(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> httpx.Request:
         runtime = self.runtime
-        target = runtime.target
-        own = [(b"host", target.host_header), *runtime.fixed_headers]
         auth = runtime.auth_header()
-        if auth is not None:
-            own.append(auth)
-        names = {name for name, _ in own}
-        headers = own + [line for line in call.headers if line[0] not in names]
+        barred = self._own_names
+        headers = self._own if auth is None else [*self._own, auth]
+        headers = [*headers, *[line for line in call.headers if line[0] not in barred]]
         if isinstance(body, bytes):
             headers.append((b"content-length", b"%d" % len(body)))
         extensions: dict[str, Any] = {
@@ -230,11 +265,7 @@ class Upstream:
             extensions["propagate"] = runtime.config.telemetry.propagate_traceparent
             extensions["shown"] = runtime.mask(call.target.partition(b"?")[0])
         return httpx.Request(
-            call.method,
-            self._url,
-            headers=headers,
-            stream=_stream(body),
-            extensions=extensions,
+            call.method, self._url, headers=headers, stream=_stream(body), extensions=extensions
         )
 
 
@@ -267,20 +298,6 @@ async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]
 def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) -> bool:
     """Whether the body can be given once more: held in memory, or no byte of it was taken."""
     return isinstance(body, bytes | None) or not error.sent
-
-
-async def _read_error(first: bytes, rest: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """An error's body up to its bound, and whether that is all of it. One that breaks off is still an answer:
-    its status came whole."""
-    body = bytearray(first)
-    try:
-        async for piece in rest:
-            body += piece
-            if len(body) > MAX_ERROR_BODY:
-                break
-    except (UpstreamDisconnected, UpstreamProtocolError):
-        return bytes(body[:MAX_ERROR_BODY]), False
-    return bytes(body[:MAX_ERROR_BODY]), len(body) <= MAX_ERROR_BODY
 
 
 def _why(failure: UpstreamError | Answer) -> str:

@@ -201,6 +201,11 @@ class _Body(httpx.AsyncByteStream):
         self._answer = answer
         self._keep = keep
 
+    @property
+    def ended(self) -> bool:
+        """Whether no more is going to come: the last piece was the end, too."""
+        return self._connection is None
+
     def __aiter__(self) -> _Body:
         return self
 

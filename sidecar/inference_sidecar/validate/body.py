@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any, NamedTuple, NoReturn
 
@@ -45,8 +44,7 @@ class Edit(NamedTuple):
     new: str
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A body that holds one JSON object. `opening` is where its first brace stands in the text."""
 
     text: str
