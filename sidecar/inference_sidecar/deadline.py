@@ -16,9 +16,11 @@ class Deadline:
 
     __slots__ = ("_armed", "_cancelling", "_loop", "_task", "_timer", "expired", "when")
 
-    def __init__(self, when: float | None = None) -> None:
-        """`when` is the loop's time; None: no bound, for now."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, when: float | None = None) -> None:
+        """`when` is the loop's time; None: no bound, for now. To ask for the running loop is a call to the kernel on
+        Python 3.11, so it is given."""
         self.when = when
+        self._loop = loop
         self.expired = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
@@ -35,11 +37,10 @@ class Deadline:
         self._arm(when)
 
     def __enter__(self) -> Deadline:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._loop = asyncio.get_running_loop()
         if self.when is not None:
             self._arm(self.when)
         return self

@@ -55,6 +55,7 @@ class Bounds(NamedTuple):
     `idle`: the longest silence between two pieces, None for no bound. `keepalive`: silence after which a
     comment goes down, 0 for never."""
 
+    loop: asyncio.AbstractEventLoop
     until: float | None
     idle: float | None
     keepalive: float = 0.0
@@ -259,9 +260,9 @@ class _Kept:
 
 async def _flow(pieces: Pieces, bounds: Bounds, take_in: Send) -> None:
     """Each piece within its bound. The clock stands still while a piece is being taken."""
-    clock = asyncio.get_running_loop().time
+    clock = bounds.loop.time
     until, idle = bounds.until, bounds.idle
-    deadline = Deadline()
+    deadline = Deadline(bounds.loop)
     due: float | None = None
     try:
         with deadline:

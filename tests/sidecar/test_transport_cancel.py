@@ -250,7 +250,7 @@ def test_no_place_is_lost_in_cancelled_requests(run: Run, seed: int) -> None:
                         task.cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
                 assert all(isinstance(result, asyncio.CancelledError | None) for result in results)
-                assert made.connections <= 2
+                assert made.connections <= 4
                 held = [await made.handle_async_request(httpx.Request("GET", server.url())) for _ in range(4)]
                 assert made.connections == 4
                 for response in held:
@@ -259,6 +259,9 @@ def test_no_place_is_lost_in_cancelled_requests(run: Run, seed: int) -> None:
                     assert made._pool._requests == []
                     assert len(made._pool.connections) <= 4
                 else:
+                    async with asyncio.timeout(10):  # it leaves what is beyond the bound a moment
+                        while made.connections > 2:
+                            await asyncio.sleep(0.01)
                     assert (made.usage, len(made._open)) == ((0, 2), 2)
 
     run(scenario)

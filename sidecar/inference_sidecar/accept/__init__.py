@@ -7,9 +7,9 @@ Bounds how many requests are open, judges Host and Origin, hears when the app le
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import respond
 from ..records import Reason, Refusal
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..telemetry.spans import Trace, Tracing
 
 __all__ = ["EXTENSION", "Accept", "Door", "Line", "Verdict", "is_loopback"]
+
+_RANDOM: Final = random.Random()  # noqa: S311  see _request_id
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -86,7 +88,8 @@ class Accept:
             reply = respond.refusal(verdict.refused) if verdict.refused else _aside(scope)
             return await exchange.aside(reply)
         self._figures.arrived()
-        task = asyncio.current_task()
+        loop = line.loop
+        task = asyncio.current_task(loop)
         assert task is not None
         refused = verdict.refused
         if refused is None and len(self._open) >= self._max:
@@ -109,7 +112,6 @@ class Accept:
             line.watch(None)
             del self._open[exchange]
             exchange.ends()
-            loop = asyncio.get_running_loop()
             self.last_seen = loop.time()
             # What went down last leaves at the end of this turn of the loop: the app need not wait for the books.
             loop.call_soon(self._book, exchange, trace)
@@ -138,4 +140,5 @@ def _aside(scope: Scope) -> respond.Reply:
 
 
 def _request_id() -> str:
-    return "req_" + secrets.token_hex(16)
+    # It need not be hard to guess, and the system's own randomness is a call to the kernel.
+    return f"req_{_RANDOM.getrandbits(128):032x}"

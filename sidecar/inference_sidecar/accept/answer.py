@@ -35,6 +35,7 @@ class Descent:
     def __init__(
         self, course: Course, downlink: Downlink, runtime: Runtime, head: Head, figures: Figures, line: Line
     ) -> None:
+        self._loop = line.loop
         self._course = course
         self._down = downlink
         self._runtime = runtime
@@ -126,7 +127,7 @@ class Descent:
             if len(listing) > _MAX_HELD_BYTES:
                 raise UpstreamProtocolError("The upstream's list of models is too large.")
 
-        await relay.plain(pieces, relay.Bounds(until=answer.deadline, idle=None), collect, None)
+        await relay.plain(pieces, relay.Bounds(self._loop, until=answer.deadline, idle=None), collect, None)
         self._course.completed()
         body = models.visible(bytes(listing), self._runtime.listed)
         await self._down.reply(respond.Reply(200, headers, body))
@@ -164,15 +165,15 @@ class Descent:
     def _bounds(self, answer: Answer) -> relay.Bounds:
         """JSON is bounded as a whole. What may be large (files, audio) is bounded like a stream."""
         if b"json" in (answer.header(b"content-type") or b""):
-            return relay.Bounds(until=answer.deadline, idle=None)
+            return relay.Bounds(self._loop, until=answer.deadline, idle=None)
         return self._stream_bounds()
 
     def _stream_bounds(self, keepalive: float = 0.0) -> relay.Bounds:
         http = self._runtime.config.inference.http
         whole = http.stream_timeout_secs
         left = None if whole is None else self._course.started + whole - time.monotonic()
-        until = None if left is None else asyncio.get_running_loop().time() + left
-        return relay.Bounds(until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
+        until = None if left is None else self._loop.time() + left
+        return relay.Bounds(self._loop, until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
 
     async def _stream(
         self, answer: Answer, pieces: relay.Pieces, headers: Headers, meter: Meter

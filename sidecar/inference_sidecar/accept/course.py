@@ -16,6 +16,7 @@ from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
 from ..runtime import Runtime
 from ..telemetry import debug, names
 from ..upstream import Attempts
+from .line import Line
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
@@ -137,6 +138,7 @@ class Downlink:
     def __init__(
         self,
         send: AsgiSend,
+        line: Line,
         *,
         method: str,
         origin: bytes | None,
@@ -154,6 +156,7 @@ class Downlink:
         self.kept: bytearray | None = None
         """The first bytes that went down, where traces tell content."""
         self._send = send
+        self._line = line
         self._method = method
         self._origin = origin
         self._request_id = request_id
@@ -167,13 +170,18 @@ class Downlink:
         await self.whole(reply.status, headers, reply.body)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer. `headers` has its length."""
-        await self.head(status, headers)
-        if not body or self._method == "HEAD":
-            return await self.finish()
-        self._passes(body)
-        self.complete = True
-        return await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        """Send a whole answer, in one piece."""
+        self._line.hold()
+        try:
+            await self.head(status, headers)
+            if body and self._method != "HEAD":
+                self._passes(body)
+            else:
+                body = b""
+            self.complete = True
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        finally:
+            self._line.release()
 
     async def head(self, status: int, headers: Headers, *, stream: bool = False) -> None:
         """Send status and headers. `stream`: they begin an event stream."""

@@ -60,6 +60,7 @@ class Exchange:
         self.course.trace = trace
         self._down = Downlink(
             send,
+            line,
             method=scope["method"],
             origin=origin,
             request_id=request_id,

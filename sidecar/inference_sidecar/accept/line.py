@@ -6,6 +6,7 @@ every request a task, and would not hear it while an upload is held back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -14,6 +15,9 @@ EXTENSION: Final = "inference_sidecar.line"
 
 class Line(Protocol):
     """One client connection; requests on it come one after the other."""
+
+    loop: asyncio.AbstractEventLoop
+    """The loop that it lives on."""
 
     @property
     def gone(self) -> bool:
@@ -24,3 +28,9 @@ class Line(Protocol):
 
     def close(self) -> None:
         """Close it after what was sent so far, whatever was promised."""
+
+    def hold(self) -> None:
+        """What is sent from now on waits for `release`, so that it leaves in one piece."""
+
+    def release(self) -> None:
+        """Send what was held."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -31,6 +32,15 @@ _OF_A_DEPLOYMENT: Final = (
     ("images",),
 )
 """On Azure's classic paths these lie below a deployment; all else lies beside the deployments."""
+
+_POSTED: Final = {
+    ("chat", "completions"): Endpoint.CHAT,
+    ("completions",): Endpoint.COMPLETIONS,
+    ("embeddings",): Endpoint.EMBEDDINGS,
+    ("responses",): Endpoint.RESPONSES,
+}
+_LONGEST_KEPT: Final = 256
+"""Bytes of a path that is kept with what it was found to be."""
 
 _ECHO_BASE_URL: Final = "http://echo.invalid/v1"
 _DEEPEST_ENCODING: Final = 8
@@ -169,8 +179,15 @@ def target_of(inference: Inference) -> Target:
 
 
 def _segments(raw_path: bytes) -> list[str] | Refusal:
-    """Decoded segments without empty ones. Decoded until nothing changes, so that no upstream that
-    decodes once more than we did finds a `..` that we did not see."""
+    """Decoded segments without empty ones."""
+    found = _read_path(raw_path) if len(raw_path) <= _LONGEST_KEPT else _read_path.__wrapped__(raw_path)
+    return found if isinstance(found, Refusal) else list(found)
+
+
+@lru_cache(maxsize=64)
+def _read_path(raw_path: bytes) -> tuple[str, ...] | Refusal:
+    """Decoded until nothing changes, so that no upstream that decodes once more than we did finds a `..` that we did
+    not see. Apps ask for the same few paths again and again."""
     if _NOT_IN_A_TARGET.search(raw_path):
         return Refusal(Reason.INVALID_REQUEST, "The path holds characters that a URL must not hold.")
     path = raw_path.decode("ascii")
@@ -183,17 +200,12 @@ def _segments(raw_path: bytes) -> list[str] | Refusal:
         return Refusal(Reason.INVALID_REQUEST, "The path is percent-encoded many times over.")
     if not _LEAVES.isdisjoint(re.split(r"[/\\;]", deepest)) or "\0" in deepest:
         return Refusal(Reason.INVALID_REQUEST, "The path must not hold '.' or '..' segments, encoded or not.")
-    return [unquote(segment) for segment in path.split("/") if segment]
+    return tuple(unquote(segment) for segment in path.split("/") if segment)
 
 
 def _endpoint(method: str, rest: list[str]) -> Endpoint:
     if method == "POST":
-        return {
-            ("chat", "completions"): Endpoint.CHAT,
-            ("completions",): Endpoint.COMPLETIONS,
-            ("embeddings",): Endpoint.EMBEDDINGS,
-            ("responses",): Endpoint.RESPONSES,
-        }.get(tuple(rest), Endpoint.OTHER)
+        return _POSTED.get(tuple(rest), Endpoint.OTHER)
     if method == "GET" and rest[:1] == ["models"]:
         return Endpoint.MODEL if len(rest) > 1 else Endpoint.MODELS
     return Endpoint.OTHER

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,6 +24,33 @@ _FOLD: Final = 4  # `: ` and the line end of a header line
 
 class HeadTooLargeError(Exception):
     """The request line and headers are larger than their bound."""
+
+
+class _Outlet:
+    """A transport that can hold back what is written: uvicorn writes head and body apart, and each write of uvloop's
+    is a call to the kernel."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.held: list[bytes] | None = None
+        self._transport = transport
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.abort = transport.abort
+
+    def write(self, data: bytes) -> None:
+        if self.held is None:
+            self._transport.write(data)
+        else:
+            self.held.append(data)
+
+    def release(self) -> None:
+        held, self.held = self.held, None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        self.release()
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -53,13 +80,24 @@ class Connection(HttpToolsProtocol):
 
     def close(self) -> None:
         """See `accept.Line`."""
+        self.release()
         self.transport.close()
+
+    def hold(self) -> None:
+        """See `accept.Line`."""
+        self._outlet.held = []
+
+    def release(self) -> None:
+        """See `accept.Line`."""
+        self._outlet.release()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection is there: its first head is awaited."""
         super().connection_made(transport)
+        self._outlet = _Outlet(transport)
+        self.transport = cast("asyncio.Transport", self._outlet)
         self._head_timer = self.loop.call_later(self.head_secs, self._head_late)
 
     def connection_lost(self, exc: Exception | None) -> None:

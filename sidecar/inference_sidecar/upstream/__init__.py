@@ -138,6 +138,7 @@ class Upstream:
         target = runtime.target
         # To build one takes longer than all that a request does with it.
         self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._own: Headers = [(b"host", target.host_header), *runtime.fixed_headers]
         auth = runtime.auth_header()
         self._own_names = frozenset(name for name, _ in self._own) | ({auth[0]} if auth else set())
@@ -148,8 +149,8 @@ class Upstream:
         Raises UpstreamError. Cancelling it closes the connection at once.
         """
         secs = self.runtime.config.inference.http.timeout_secs
-        loop = asyncio.get_running_loop()
-        clock = Deadline(loop.time() + secs)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        clock = Deadline(loop, loop.time() + secs)
         if not isinstance(call.body, bytes | None):
             # An upload may take longer than its answer: the clock starts again with each piece.
             call = _with_body(call, _with_progress(call.body, lambda: clock.move(loop.time() + secs)))

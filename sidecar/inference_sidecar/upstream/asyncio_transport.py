@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -25,6 +26,10 @@ from .dial import dial, reason
 from .framing import Answer
 from .link import Link, Secure
 from .request import RequestHead, Unwritable
+
+SURPLUS_SECS: Final = 1.0
+"""How long a connection beyond those that may be idle waits for the next request: where more requests than that are
+under way, one follows the other at once, and each would open a connection of its own."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -37,7 +42,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
 
     Opening one may for a moment take a second socket, where a host has several addresses and the first is
     slow. Of idle ones `max_idle` are kept, each for `keep_alive` seconds, or for a second less than its peer
-    says. `ssl_context` may be None where the upstream is plain HTTP.
+    says; those beyond it for `SURPLUS_SECS`. `ssl_context` may be None where the upstream is plain HTTP.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # in the order of their becoming idle
         self._sweeper: asyncio.TimerHandle | None = None
+        self._clock: Callable[[], float] | None = None
 
     @property
     def connections(self) -> int:
@@ -110,9 +116,14 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         for link in list(self._links):
             link.close()
 
+    def _now(self) -> float:
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        return self._clock()
+
     def _take(self, origin: Origin) -> Connection | None:
         """The idle connection that was used last, if there is one that may serve."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         for connection in reversed(list(self._idle)):
             if connection.origin != origin:
                 continue
@@ -169,16 +180,15 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             connection.close()
             return
         if len(self._idle) >= self._max_idle:
-            next(iter(self._idle)).close()
-        loop = asyncio.get_running_loop()
+            keep_alive = min(keep_alive, SURPLUS_SECS)
         connection.idle = True
-        connection.idle_until = loop.time() + keep_alive
+        connection.idle_until = self._now() + keep_alive
         self._idle[connection] = None
         if self._sweeper is not None and self._sweeper.when() > connection.idle_until:
             self._sweeper.cancel()
             self._sweeper = None
         if self._sweeper is None:
-            self._sweeper = loop.call_at(connection.idle_until, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_at(connection.idle_until, self._sweep)
 
     def _sweep(self) -> None:
         """Close what was idle for its time; come again when the next may be due."""

@@ -125,18 +125,19 @@ def members_of(text: str, opening: int) -> list[Member]:
 def _read_object(text: str, opening: int, decoder: json.JSONDecoder) -> tuple[list[Member], int]:
     """Members of the object at `opening`, and where it ends. Values are read whole, at the speed of C."""
     found: list[Member] = []
+    read = decoder.raw_decode
     at = _blanks(text, opening + 1)
     if text.startswith("}", at):
         return found, at + 1
     while True:
         if not text.startswith('"', at):
             raise JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
-        name, at = decoder.raw_decode(text, at)
+        name, at = read(text, at)
         colon = _colon(text, at)
         if colon is None:
             raise JSONDecodeError("Expecting ':' delimiter", text, _blanks(text, at))
         start = colon.end()
-        value, end = decoder.raw_decode(text, start)
+        value, end = read(text, start)
         found.append(Member(name, value, start, end))
         follows = _comma_or_end(text, end)
         if follows is None:
