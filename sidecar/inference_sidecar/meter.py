@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_right
 from typing import Any, Final, NamedTuple
 
+from .form import Form, form_of, has_form
 from .records import Endpoint, Event, Gaps, StreamStats, Usage
 
 MAX_GAPS: Final = 4096
@@ -21,6 +22,8 @@ MAX_GAPS: Final = 4096
 
 _MAX_CHOICES: Final = 1024
 _MAX_WORD: Final = 256
+_MAX_FORMS: Final = 8
+"""Chunks that are looked at for what the next ones may share with them."""
 _MAX_TOKENS: Final = 2**53
 
 _OUTPUT_FIELDS: Final = (
@@ -53,8 +56,9 @@ class Mark(NamedTuple):
 
 
 _NOTHING: Final = Mark()
-_DONE: Final = Mark(done=True)
-_TOKEN: Final = Mark(token=True)
+DONE: Final = Mark(done=True)
+TOKEN: Final = Mark(token=True)
+"""An event of output, and of nothing else that matters to anybody."""
 
 
 class Meter:
@@ -81,6 +85,8 @@ class Meter:
         self._started = started
         self._choices = choices
         self._done = False
+        self._form: Form | None = None
+        self._forms_left = _MAX_FORMS
         self._status: str | None = None
         self._seen: set[int] = set()
         self._finished: dict[int, str] = {}
@@ -120,9 +126,11 @@ class Meter:
             return _NOTHING
         if data.startswith(b"[DONE]"):
             self._done = True
-            return _DONE
+            return DONE
         if self.first_chunk is None:
             self.first_chunk = now
+        if self._form is not None and has_form(data, self._form):
+            return TOKEN
         found = _parse(data)
         if found is None:
             return _NOTHING
@@ -132,6 +140,9 @@ class Meter:
             mark = self._typed(found, event.name)
         if mark.token and self.first_token is None:
             self.first_token = now
+        if mark is TOKEN and self._forms_left and self._endpoint is Endpoint.CHAT:
+            self._forms_left -= 1
+            self._form = form_of(data, found) or self._form
         return mark
 
     def document(self, body: bytes) -> bool:
@@ -152,14 +163,16 @@ class Meter:
         self.errored = self.errored or failed
         return failed
 
-    def sent(self, now: float) -> None:
-        """Takes note that a chunk (an event with data, `[DONE]` aside) went down to the app."""
+    def sent(self, now: float, count: int = 1) -> None:
+        """Takes note that chunks (events with data, `[DONE]` aside) went down to the app, several at once."""
         if self._last_sent is not None:
             self._aside.append(now - self._last_sent)
-            if len(self._aside) == MAX_GAPS:
-                self._sort()
+        if count > 1:
+            self._aside.extend([0.0] * (count - 1))
+        if len(self._aside) >= MAX_GAPS:
+            self._sort()
         self._last_sent = now
-        self._chunks += 1
+        self._chunks += count
 
     def stats(self, now: float) -> StreamStats:
         """The stream so far, timed from the request on, as the spec's `stream_stats` has it."""
@@ -220,7 +233,7 @@ class Meter:
             return Mark(error=True, usage=usage, token=token)
         if usage:
             return Mark(usage=True, usage_only=not choices, token=token)
-        return _TOKEN if token else _NOTHING
+        return TOKEN if token else _NOTHING
 
     def _typed(self, found: dict[str, Any], name: str) -> Mark:
         """An event that says what it is: responses, and what else streams (transcriptions, images, …)."""
@@ -246,7 +259,7 @@ class Meter:
             self.errored = True
             return Mark(error=True, usage=usage)
         if kind.endswith(".delta"):
-            return Mark(usage=usage, token=True) if usage else _TOKEN
+            return Mark(usage=usage, token=True) if usage else TOKEN
         return Mark(usage=True) if usage else _NOTHING
 
     def _read_choices(self, choices: Any) -> bool:

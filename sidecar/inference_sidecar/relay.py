@@ -25,7 +25,7 @@ from .errors import (
     UpstreamStreamTimeout,
     UpstreamTimeout,
 )
-from .meter import Mark, Meter, add_stats
+from .meter import DONE, TOKEN, Mark, Meter, add_stats
 from .records import Endpoint, Event
 from .sse import Decoder
 from .telemetry import debug, debugging
@@ -85,32 +85,54 @@ class Stream:
         if bounds.keepalive:
             pieces = _Kept(pieces, bounds.keepalive, self._keep_alive)
         await _flow(pieces, bounds, self._take_in)
-        rest = self._marked(self._decoder.finish())
+        rest = self._decoder.finish()
+        marks = self._marks(rest)
         if not (self._meter.complete or self._meter.errored):
             # Of a stream that ends incomplete half an event stays here: an error event follows.
             await self._release(amended=False)
             raise UpstreamProtocolError("The upstream ended the stream before it was complete.")
-        await self._pass(rest)
+        await self._pass(rest, marks)
         await self._release(amended=True)
         self.finished = True
 
     async def _take_in(self, piece: bytes) -> None:
         if piece:
-            await self._pass(self._marked(self._decoder.feed(piece)))
+            events = self._decoder.feed(piece)
+            await self._pass(events, self._marks(events))
 
     async def _keep_alive(self) -> None:
         if not self._decoder.torn:
             await self._send(KEEPALIVE)
 
-    def _marked(self, events: list[Event]) -> list[tuple[Event, Mark]]:
+    def _marks(self, events: list[Event]) -> list[Mark]:
         now = time.monotonic()
-        return [(event, self._meter.event(event, now)) for event in events]
+        read = self._meter.event
+        return [read(event, now) for event in events]
 
-    async def _pass(self, events: list[tuple[Event, Mark]]) -> None:
+    async def _pass(self, events: list[Event], marks: list[Mark]) -> None:
+        down = self._output(events) if marks.count(TOKEN) == len(marks) else self._edited(events, marks)
+        self.torn = self._decoder.torn
+        if down:
+            await self._send(down)
+        if debugging():
+            debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
+        if DONE in marks or (
+            self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete
+        ):
+            self.finished = True
+
+    def _output(self, events: list[Event]) -> bytes:
+        """Events of output alone, which most are: they go down as they are."""
+        if events:
+            self._meter.sent(time.monotonic(), len(events))
+        raw = b"".join([event.raw for event in events])
+        return self._take() + raw if self._kept else raw
+
+    def _edited(self, events: list[Event], marks: list[Mark]) -> bytes:
+        """Events as they go down: without what is not the app's, with what it asked for."""
         out: list[bytes] = []
         now = time.monotonic()
-        ends = False
-        for event, mark in events:
+        for event, mark in zip(events, marks, strict=True):
             if mark.usage_only and self._hide_usage:
                 continue
             if event.data is not None and not mark.done:
@@ -119,15 +141,7 @@ class Stream:
                 out.append(self._keep(event, mark, now))
             else:
                 out.append(self._mask(event.raw) if mark.error else event.raw)
-            ends = ends or mark.done
-        self.torn = self._decoder.torn
-        down = b"".join(out)
-        if down:
-            await self._send(down)
-        if debugging():
-            debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
-        if ends or (self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete):
-            self.finished = True
+        return b"".join(out)
 
     def _keep(self, event: Event, mark: Mark, now: float) -> bytes:
         """For stream_stats: the newest chunk with usage waits until it is known whether it was the last."""

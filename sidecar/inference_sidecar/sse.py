@@ -114,6 +114,8 @@ class Decoder:
 
     def _split(self, chunk: bytes, events: list[Event]) -> None:
         """Cuts `chunk`, which begins where an event begins, into events, and holds the rest."""
+        # Only what begins like a byte order mark may be one.
+        self._begun = self._begun or chunk[0] != _BOM[0]
         start = self._split_lf(chunk, events) if self._begun and b"\r" not in chunk else 0
         while start < len(chunk):
             if blank := _BLANK_LINES.match(chunk, start):
