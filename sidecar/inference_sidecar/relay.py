@@ -95,6 +95,10 @@ class Stream:
         await self._release(amended=True)
         self.finished = True
 
+    async def begin(self, piece: bytes) -> None:
+        """Relay the first piece, which is here already; `pump` goes on from there."""
+        await self._take_in(piece)
+
     async def _take_in(self, piece: bytes) -> None:
         if piece:
             events = self._decoder.feed(piece)

@@ -181,9 +181,7 @@ class Descent:
         course = self._course
         if not answer.first and course.endpoint in _TELL_THEIR_END:
             raise UpstreamProtocolError("The upstream ended the stream before it began.")
-        if not self._down.begun:
-            await self.begin_stream(answer.status, headers)
-        course.stream = relay.Stream(
+        stream = course.stream = relay.Stream(
             meter,
             self._down.body,
             course.endpoint,
@@ -191,9 +189,17 @@ class Descent:
             stats=self._head.wants_stats,
             mask=self._runtime.mask,
         )
+        if not self._down.begun:
+            self._line.hold()
+            try:
+                await self.begin_stream(answer.status, headers)
+                if pieces is answer:
+                    await stream.begin(answer.take_first())
+            finally:
+                self._line.release()
         keepalive = self._runtime.config.inference.keepalive_comment_secs
         try:
-            await course.stream.pump(pieces, self._stream_bounds(keepalive))
+            await stream.pump(pieces, self._stream_bounds(keepalive))
         except UpstreamError as error:
             if meter.errored:
                 # The upstream has told of its error itself; a second one would only hide it.

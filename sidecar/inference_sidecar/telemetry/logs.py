@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger("inference_sidecar")
 
 _ROOT: Final = logging.getLogger()
-_JSON: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+_JSON: Final = json.JSONEncoder(
+    ensure_ascii=True, check_circular=False, separators=(",", ":"), default=str
+).encode
 
 
 class _JsonFormatter(logging.Formatter):

@@ -89,11 +89,15 @@ class Answer:
                 return value
         return None
 
+    def take_first(self) -> bytes:
+        """The body's first piece, which `next` then leaves out."""
+        self._given = True
+        return self.first
+
     async def next(self) -> bytes | None:
         """The body's next piece, None at its end. Raises UpstreamError."""
         if not self._given:
-            self._given = True
-            return self.first or None
+            return self.take_first() or None
         if self.whole:
             return None
         return await anext(self._rest, None)

@@ -142,7 +142,17 @@ class Connection:
         if len(body) != head.length:
             raise Unwritable
         if len(body) <= JOINED:
-            return await self._write(head.data + body)
+            data = head.data + body
+            if self._secure is None and not self._over:
+                # Nearly always there is room for all of it.
+                try:
+                    data = data[self._link.sock.send(data) :]
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self._broken = True
+                    return False
+            return not data or await self._write(data)
         return await self._write(head.data) and await self._write(body)
 
     async def _write(self, data: bytes) -> bool:

@@ -154,6 +154,8 @@ def _blanks(text: str, at: int) -> int:
 
 def _deeper(body: Body, max_depth: int) -> bool:
     """Whether a body is nested deeper than the bound: level by level, so that it cannot exhaust the stack."""
+    if body.text.count("{") + body.text.count("[") <= max_depth:
+        return False
     level: list[Any] = [member.value for member in body.members if type(member.value) in _CONTAINERS]
     for _ in range(max_depth - 1):
         if not level:
