@@ -25,7 +25,6 @@ from .reload import Live, Source
 from .telemetry import Figures, Telemetry
 from .upstream import Upstream
 
-
 _HEALTH: Final = "/health"
 
 

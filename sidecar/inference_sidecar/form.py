@@ -29,7 +29,7 @@ def form_of(data: bytes, found: dict[str, Any]) -> Form | None:
         return None
     begin = data.index(_CONTENT) + len(_CONTENT)
     end = data.find(b'"', begin)
-    if _ODD.search(data, begin) or data[begin:end] != content.encode("utf-8", "replace"):
+    if _ODD.search(data, begin):
         return None
     pad = found.get("obfuscation")
     at = data.find(_PADDING, end)

@@ -33,6 +33,7 @@ from .telemetry import debug, debugging
 Send = Callable[[bytes], Awaitable[None]]
 """Sends bytes of a body down and returns when there is room for more."""
 
+
 class Pieces(Protocol):
     """A body as it comes."""
 
@@ -120,9 +121,7 @@ class Stream:
             await self._send(down)
         if debugging():
             debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
-        if DONE in marks or (
-            self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete
-        ):
+        if DONE in marks or (self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete):
             self.finished = True
 
     def _output(self, events: list[Event]) -> bytes:

@@ -6,7 +6,6 @@ event stream, anything else: each has its own way to stay truthful when it break
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from .. import models, relay, respond
@@ -175,9 +174,7 @@ class Descent:
         until = None if left is None else self._loop.time() + left
         return relay.Bounds(self._loop, until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
 
-    async def _stream(
-        self, answer: Answer, pieces: relay.Pieces, headers: Headers, meter: Meter
-    ) -> None:
+    async def _stream(self, answer: Answer, pieces: relay.Pieces, headers: Headers, meter: Meter) -> None:
         course = self._course
         if not answer.first and course.endpoint in _TELL_THEIR_END:
             raise UpstreamProtocolError("The upstream ended the stream before it began.")

@@ -65,9 +65,7 @@ def read_head(headers: Headers) -> Head:
 def up(headers: Headers, *, traced: bool) -> Headers:
     """The app's header lines that go up, in order, without framing, credentials and accept-encoding."""
     barred = _NOT_UP if traced else _NOT_UP_UNTRACED
-    lines = [
-        line for line in headers if line[0] not in barred and not line[0].startswith(_NOT_UP_PREFIXES)
-    ]
+    lines = [line for line in headers if line[0] not in barred and not line[0].startswith(_NOT_UP_PREFIXES)]
     named = named_by_connection(headers)
     return [line for line in lines if line[0] not in named] if named else lines
 

@@ -66,7 +66,12 @@ class Answer:
     )  # fmt: skip
 
     def __init__(
-        self, status: int, headers: Headers, first: bytes, rest: AsyncIterator[bytes], response: httpx.Response
+        self,
+        status: int,
+        headers: Headers,
+        first: bytes,
+        rest: AsyncIterator[bytes],
+        response: httpx.Response,
     ) -> None:
         self.status = status
         self.headers = headers
