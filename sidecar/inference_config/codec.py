@@ -18,7 +18,6 @@ from .problems import ConfigError
 from .resolve import resolve
 from .schema import Config
 from .settings import SETTINGS
-from .text import read_mapping, write
 
 
 def dump(config: Config) -> str:
@@ -29,11 +28,15 @@ def dump(config: Config) -> str:
     """
     if config.inference.api_key is not None:
         raise ValueError("a config that holds inference.api_key is not written; use inference.api_key_file")
+    from .text import write  # noqa: PLC0415  see `load`
+
     return write(_tree(config, secrets=True))
 
 
 def parse(text: str) -> Config:
     """The Config that `text` holds, judged as a file is, but with no environment. Raises ConfigError."""
+    from .text import read_mapping  # noqa: PLC0415  see `load`
+
     given, problems = layers.of_file(read_mapping(text, "config"), "")
     resolved = resolve([given], {})
     problems += resolved.problems

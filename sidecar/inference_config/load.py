@@ -21,7 +21,6 @@ from .problems import ConfigError, Problem
 from .resolve import resolve
 from .schema import Config
 from .settings import SETTINGS
-from .text import MAX_BYTES, read_mapping
 from .values import key_text
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "read_key", "require_key"]
@@ -51,9 +50,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     below the working directory, if it is there. `flags` has dotted paths as keys. No key file is read here.
     """
     file, text, warnings = _chosen(path, environ)
-    from_file, problems = (
-        ({}, []) if file is None else layers.of_file(read_mapping(text, str(file)), f"file {file}")
-    )
+    from_file, problems = ({}, []) if file is None else _of_file(file, text)
     from_environment, unknown = layers.of_environment(environ)
     from_flags, misspelt = layers.of_flags(flags)
     resolved = resolve([from_file, from_environment, from_flags], environ)
@@ -65,6 +62,12 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     given = resolved.given
     sources = {name: given[name].origin if name in given else "default" for name in SETTINGS}
     return Loaded(resolved.config, MappingProxyType(sources), (*warnings, *unknown), file)
+
+
+def _of_file(file: Path, text: str) -> tuple[dict[str, layers.Given], list[Problem]]:
+    from .text import read_mapping  # noqa: PLC0415  a megabyte of memory that the environment alone never needs
+
+    return layers.of_file(read_mapping(text, str(file)), f"file {file}")
 
 
 def require_key(config: Config) -> None:
@@ -143,6 +146,8 @@ def _there(file: Path) -> bool:
 
 
 def _text(file: Path) -> str:
+    from .text import MAX_BYTES  # noqa: PLC0415
+
     found, valid = "", "a file that can be read"
     try:
         return _read(file, MAX_BYTES)

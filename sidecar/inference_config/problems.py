@@ -42,6 +42,13 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that `word` may have been meant for, or nothing."""
+    import difflib  # noqa: PLC0415  only faults need it
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+
+
 def one_line(text: str) -> str:
     """`text` as every terminal and log takes it: no line breaks, control characters or half surrogates."""
     return (

@@ -6,7 +6,6 @@ Must not read anything, and must not let pydantic's own messages out: they hold 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .layers import Given, expand
-from .problems import Problem, shown, shown_key
+from .problems import Problem, closest, shown, shown_key
 from .schema import SPANS_FIELDS, Config
 from .settings import SETTINGS, Setting, parse
 
@@ -113,6 +112,6 @@ def _hint(setting: Setting, one: Given) -> str:
     if setting.kind == "text" and isinstance(one.value, int | float) and not isinstance(one.value, bool):
         return "" if setting.choices else "put it in quotes"
     if setting.choices and isinstance(one.value, str):
-        near = difflib.get_close_matches(one.value.lower(), setting.choices, n=1)
-        return f"nearest: {near[0]}" if near else ""
+        near = closest(one.value.lower(), setting.choices)
+        return f"nearest: {near}" if near else ""
     return ""

@@ -6,7 +6,6 @@ Must not hold a setting's name of its own: what the schema does not say is not k
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from .problems import closest
 from .schema import Config, Section
 from .values import Valid
 
@@ -113,15 +113,14 @@ def nearest(path: str) -> str:
     }
     elsewhere = {_name(known): known for known in (*SECTIONS, *SETTINGS) if known}
     for known in (beside, elsewhere):
-        for match in difflib.get_close_matches(name, known, n=1):
+        if match := closest(name, known):
             return known[match]
     return ""
 
 
 def nearest_variable(name: str) -> str:
     """The known environment variable that `name` may have been meant for, or nothing."""
-    known = [setting.variable for setting in SETTINGS.values() if setting.variable]
-    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+    return closest(name, [setting.variable for setting in SETTINGS.values() if setting.variable])
 
 
 def keys_of(section: str) -> list[str]:

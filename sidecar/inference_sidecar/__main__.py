@@ -7,23 +7,13 @@ what `serve` says. Must not know how anything is served.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from inference_config import __version__
-from inference_config.load import ConfigError, Loaded, Problem, load, read_key
-from inference_config.problems import one_line
-from inference_config.settings import SETTINGS
-
-from .telemetry import environment
-
-MASK = "********"
+from inference_config.problems import ConfigError
 
 FLAGS = {
     "server.host": ("--host", "HOST", "address of the API; absent: both loopbacks"),
@@ -35,6 +25,8 @@ FLAGS = {
 
 def main() -> None:
     """The script `inference-sidecar`."""
+    # Nothing here is a plugin of pydantic's, which else reads what every installed package says of itself to find one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.exit(command(sys.argv[1:], os.environ))
 
 
@@ -42,11 +34,11 @@ def command(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Does what the arguments say, and returns the exit code."""
     options = vars(_parser().parse_args(arguments))
     flags = {path: options[path] for path in FLAGS if options[path] is not None}
-    act = check if options["command"] == "check" else _run
+    act = _check if options["command"] == "check" else _run
     try:
         return act(options["config"], environ, flags)
     except ConfigError as error:
-        _tell(error.problems)
+        sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
         return 2
 
 
@@ -80,78 +72,10 @@ def _run(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     return run(path, environ, flags)
 
 
-def check(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
-    """Prints each setting with its value and where it came from, then reads the files that it names."""
-    loaded = load(path, environ, flags)
-    sys.stdout.write("\n".join(_lines(loaded)) + "\n")
-    problems = _telemetry(loaded, environ)
-    for warning in loaded.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
-    problems += _problems_of_files(loaded)
-    _tell(problems)
-    return 2 if problems else 0
+def _check(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
+    from .check import check  # noqa: PLC0415 - and --version not for what reads a configuration
 
-
-def _telemetry(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
-    """Prints what is exported, by the standard variables; returns what is wrong with them."""
-    try:
-        told = environment.described(environment.read(environ))
-    except ConfigError as error:
-        return list(error.problems)
-    left = max(map(len, SETTINGS))
-    sys.stdout.writelines(
-        f"{name:{left}} = {_without_key(loaded, value)}  (OTEL_*)\n" for name, value in told
-    )
-    return []
-
-
-def _without_key(loaded: Loaded, text: str) -> str:
-    """The key may have been put into another setting as well."""
-    key = loaded.config.inference.api_key
-    return text if key is None or len(key) < 8 else text.replace(key.get_secret_value(), MASK)
-
-
-def _lines(loaded: Loaded) -> list[str]:
-    shown = {
-        path: _without_key(loaded, _shown(setting.of(loaded.config))) for path, setting in SETTINGS.items()
-    }
-    left = max(map(len, shown))
-    right = max(len(value) for value in shown.values() if len(value) <= 60)
-    return [f"{path:{left}} = {value:{right}}  ({loaded.sources[path]})" for path, value in shown.items()]
-
-
-def _shown(value: object) -> str:
-    """A setting's value as YAML would have it, on one line; of a secret only that it is there."""
-    if isinstance(value, str):
-        return one_line(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return MASK if isinstance(value, SecretStr) else json.dumps(value, default=lambda _: MASK)
-
-
-def _problems_of_files(loaded: Loaded) -> list[Problem]:
-    """What `run` would find wrong with the key file and the CA file."""
-    problems: list[Problem] = []
-    inference = loaded.config.inference
-    if inference.api_key_file is not None:
-        try:
-            read_key(Path(inference.api_key_file))
-        except ConfigError as error:
-            problems += error.problems
-    if inference.http.ca_file is not None:
-        try:
-            ssl.create_default_context(cafile=inference.http.ca_file)
-        except ssl.SSLError:
-            problems.append(Problem(inference.http.ca_file, "no certificates", "certificates in PEM form"))
-        except OSError as error:
-            found = (error.strerror or "an error").lower()
-            problems.append(Problem(inference.http.ca_file, found, "a file that can be read"))
-    return problems
-
-
-def _tell(problems: Sequence[Problem]) -> None:
-    for problem in problems:
-        sys.stderr.write(f"{problem}\n")
+    return check(path, environ, flags)
 
 
 if __name__ == "__main__":

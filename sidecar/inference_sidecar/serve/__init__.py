@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,8 @@ async def _serve(
             tasks = [asyncio.create_task(one.serve()) for one in servers]
             while not all(one.started for one in servers):
                 await asyncio.sleep(0.001)
+            # What is here now stays to the end: to look through it again and again would hold up requests.
+            gc.freeze()
             _announce(house, server, api, admin, form)
             await signals.first.wait()
             house.state.ready = False

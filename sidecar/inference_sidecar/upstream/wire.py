@@ -19,7 +19,6 @@ from inference_config.load import ConfigError, Problem
 from inference_config.schema import Config, Http
 
 from ..runtime import Target
-from .embedded import EchoTransport
 from .proxy import Proxy, proxy_for
 from .traced import TracedTransport
 
@@ -125,6 +124,8 @@ def wire_for(
     if current is not None and current.key == key:
         return current
     if inference.provider == "echo":
+        from .embedded import EchoTransport  # noqa: PLC0415  only what is used is imported
+
         return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
     context = _ssl_context(authorities, http.ca_file) if target.scheme == "https" else None
     transport = _transport(http, context, _proxy(target.origin, environ))
