@@ -6,7 +6,9 @@ Must not: touch the project's own environment; each peer from the index has one 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from pathlib import Path
 import trustme
 
 BENCH = Path(__file__).resolve().parents[1]
-CACHE = BENCH.parent / ".cache" / "bench"
+CHECKOUT = BENCH.parent
+CACHE = CHECKOUT / ".cache" / "bench"
 PROGRAMS = CACHE / "bin"
 CERTIFICATES = CACHE / "tls"
 
@@ -108,6 +111,47 @@ def peer(name: str) -> Path:
         subprocess.run([*pip, PEERS[name]], check=True)
         stamp.write_text(PEERS[name])
     return python
+
+
+def sidecar() -> Path:
+    """The command of this checkout's sidecar, in an environment with what its image has and no more.
+
+    Beside a developer's tools a package may find more to load than it ever does in a pod. The environment is made
+    anew where what it is made from has changed; bytecode of the sources is there before the first start, as it is
+    in the image.
+    """
+    home = CACHE / "sidecar"
+    python, stamp = home / "bin" / "python", home / "installed"
+    made_from = hashlib.sha256(sys.version.encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        made_from.update((CHECKOUT / name).read_bytes())
+    if not stamp.exists() or stamp.read_text() != made_from.hexdigest():
+        print(f"installing the sidecar into {home.relative_to(CHECKOUT)} ...", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet"]
+        install = ["--disable-pip-version-check", "install", "--no-compile", "--constraint", "constraints.txt"]
+        subprocess.run([*pip, *install, "--editable", "."], check=True, cwd=CHECKOUT)
+        _compiled(python, home / "lib")
+        stamp.write_text(made_from.hexdigest())
+    _compiled(python, CHECKOUT / "sidecar")
+    return python.with_name("inference-sidecar")
+
+
+def _compiled(python: Path, folder: Path) -> None:
+    """Bytecode of a folder, and of what the sidecar uses of the standard library where that may be written."""
+    environment = os.environ | image_environment()
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for words in (["-m", "compileall", "-q", str(folder)], ["-c", "import inference_sidecar.serve"]):
+        subprocess.run([str(python), *words], check=True, env=environment)
+
+
+def image_environment() -> dict[str, str]:
+    """The variables of the sidecar's image that say how Python runs."""
+    text = (CHECKOUT / "Dockerfile.sidecar").read_text()
+    delivered = text.rpartition("\nFROM ")[2]
+    lines = re.findall(r"^ENV (.*)$", delivered, re.MULTILINE)
+    words = [word.split("=", 1) for line in lines for word in line.split()]
+    return {name: value for name, value in words if name.startswith(("PYTHON", "MALLOC_"))}
 
 
 def version(python: Path, package: str) -> str:

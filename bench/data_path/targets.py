@@ -187,6 +187,7 @@ class Starter:
             # Its table of prices comes with it; without this it is fetched from the internet at each start.
             return self._litellm(port, upstream), environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         words = [str(self._sidecar), "run", "--port", str(port), "--admin-port", str(free_port())]
+        environment |= parts.image_environment()
         return words, environment | self._sidecar_environment(upstream) | dict(target.environment)
 
     def _sidecar_environment(self, upstream: str) -> dict[str, str]:

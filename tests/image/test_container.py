@@ -131,13 +131,13 @@ def test_every_module_is_compiled(image: Image) -> None:
     library = image.rootfs / "opt/inference-sidecar/lib"
     sources = [path for path in library.rglob("*.py") if path.parent.name != "__pycache__"]
     assert len(sources) > 100
-    uncompiled = [path for path in sources if not list(path.parent.glob(f"__pycache__/{path.stem}.*.pyc"))]
+    uncompiled = [path for path in sources if not list(path.parent.glob(f"__pycache__/{path.stem}.*.opt-2.pyc"))]
     assert uncompiled == []
 
 
 def test_settings_of_the_build_are_not_in_it(image: Image) -> None:
     environ = dict(entry.split("=", 1) for entry in image.config["Env"])
-    assert set(environ) == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+    assert set(environ) == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "PYTHONUNBUFFERED"}
     secrets = image.rootfs / "run/secrets"
     assert not secrets.exists() or not list(secrets.iterdir())
     assert not (image.rootfs / "etc/pip.conf").exists()
