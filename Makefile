@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test transports bench bench-operator bench-transport check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
+.PHONY: help run test transports bench bench-operator bench-transport bench-memory check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-operator: $(VENV)/installed-dev ## Measure the operator at scale; bench/RE
 
 bench-transport: $(VENV)/installed-dev ## Measure our own HTTP transport beside httpcore's.
 	@$(BIN)/python bench/transport.py --write
+
+bench-memory: $(VENV)/installed-dev ## Tell what memory and start are made of, import by import.
+	@$(BIN)/python bench/memory.py --write $(ARGS)
 
 check: $(VENV)/installed-dev ## Lint, format, types, layers.
 	$(BIN)/ruff check .

@@ -129,7 +129,13 @@ def sidecar() -> Path:
         print(f"installing the sidecar into {home.relative_to(CHECKOUT)} ...", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
         pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet"]
-        install = ["--disable-pip-version-check", "install", "--no-compile", "--constraint", "constraints.txt"]
+        install = [
+            "--disable-pip-version-check",
+            "install",
+            "--no-compile",
+            "--constraint",
+            "constraints.txt",
+        ]
         subprocess.run([*pip, *install, "--editable", "."], check=True, cwd=CHECKOUT)
         _compiled(python, home / "lib")
         stamp.write_text(made_from.hexdigest())
