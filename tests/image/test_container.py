@@ -131,7 +131,9 @@ def test_every_module_is_compiled(image: Image) -> None:
     library = image.rootfs / "opt/inference-sidecar/lib"
     sources = [path for path in library.rglob("*.py") if path.parent.name != "__pycache__"]
     assert len(sources) > 100
-    uncompiled = [path for path in sources if not list(path.parent.glob(f"__pycache__/{path.stem}.*.opt-2.pyc"))]
+    uncompiled = [
+        path for path in sources if not list(path.parent.glob(f"__pycache__/{path.stem}.*.opt-2.pyc"))
+    ]
     assert uncompiled == []
 
 

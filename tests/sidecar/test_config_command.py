@@ -6,6 +6,7 @@ scripts themselves. Left out: what run does once the configuration is good (the 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -166,6 +167,25 @@ def test_check_as_a_process_needs_no_server() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ("inference_sidecar.__main__", {"pydantic", "yaml", "asyncio", "ssl"}),
+        ("inference_sidecar.check", {"yaml", "difflib", "uvicorn", "httpx", "starlette"}),
+        (
+            "inference_sidecar.serve",
+            {"yaml", "difflib", "httpcore", "opentelemetry", "inference_sidecar.echo"},
+        ),
+    ],
+)
+def test_nothing_is_imported_before_it_is_needed(imported: str, absent: set[str]) -> None:
+    code = f"import json, sys, {imported}; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=30)
+    modules = set(json.loads(done.stdout))
+    assert imported in modules
+    assert not modules & absent
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["check", "--prot", "1"]])

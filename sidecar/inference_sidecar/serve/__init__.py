@@ -163,6 +163,7 @@ def _uvicorn(app: Any, server: Server) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         timeout_keep_alive=KEEP_ALIVE_SECS,
         timeout_graceful_shutdown=1,
         backlog=1024,
