@@ -42,7 +42,7 @@ def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--foreign", type=float, default=0.03, help="part of a core that others may take (0.03)")
     add("--again", type=int, default=2, help="how often a disturbed measurement is done again (2)")
     add("--sidecar", type=Path,
-        help="which command to measure, as it is (this checkout's, in an environment with what the image has)")  # fmt: skip
+        help="which command to measure (this checkout's, in an environment with what the image has)")  # fmt: skip
     add(
         "--set",
         action="append",
@@ -111,7 +111,8 @@ def main() -> int:
     os.sched_setaffinity(0, {load_core})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # and so end what was started
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, targets.upstream() as (upstream, load_pids):
-        starter = targets.Starter(Path(folder), upstream, proxy_core, asked.sidecar or parts.sidecar())
+        command = asked.sidecar.absolute() if asked.sidecar else parts.sidecar()
+        starter = targets.Starter(Path(folder), upstream, proxy_core, command)
         measured = Run(plan, starter, upstream, load_pids, Path(folder))
         measured.all()
     whole = not (asked.only or asked.targets or asked.set or asked.variant or asked.sidecar)

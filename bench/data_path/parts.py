@@ -22,6 +22,7 @@ CHECKOUT = BENCH.parent
 CACHE = CHECKOUT / ".cache" / "bench"
 PROGRAMS = CACHE / "bin"
 CERTIFICATES = CACHE / "tls"
+SIDECAR = CACHE / "sidecar" / "bin" / "inference-sidecar"
 
 DAY_SECS = 86400  # a certificate is made anew each day, and so never out of date
 
@@ -140,7 +141,7 @@ def sidecar() -> Path:
         _compiled(python, home / "lib")
         stamp.write_text(made_from.hexdigest())
     _compiled(python, CHECKOUT / "sidecar")
-    return python.with_name("inference-sidecar")
+    return SIDECAR
 
 
 def _compiled(python: Path, folder: Path) -> None:

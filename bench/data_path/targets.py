@@ -188,6 +188,9 @@ class Starter:
             return self._litellm(port, upstream), environment | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         words = [str(self._sidecar), "run", "--port", str(port), "--admin-port", str(free_port())]
         environment |= parts.image_environment()
+        if self._sidecar != parts.SIDECAR:
+            # Nobody has compiled another checkout's: its first start does, and all others are like a pod's.
+            del environment["PYTHONDONTWRITEBYTECODE"]
         return words, environment | self._sidecar_environment(upstream) | dict(target.environment)
 
     def _sidecar_environment(self, upstream: str) -> dict[str, str]:
