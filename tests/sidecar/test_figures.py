@@ -6,7 +6,6 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -25,8 +24,8 @@ PLAIN = Outcome(
     usage=Usage(10, 5, 15),
     attempts=2,
 )
-STREAM = replace(
-    PLAIN, streaming=True, streamed=True, duration_s=2.0, first_token_s=1.0, usage=Usage(10, 51, 61), attempts=1,
+STREAM = PLAIN._replace(
+    streaming=True, streamed=True, duration_s=2.0, first_token_s=1.0, usage=Usage(10, 51, 61), attempts=1,
     stream=StreamStats(2000.0, 4, 500.0, (0.1, 0.2, 0.3)),
 )  # fmt: skip
 
@@ -61,9 +60,9 @@ def test_series() -> None:
 
 
 def test_figures_add_up() -> None:
-    refused = replace(PLAIN, status=400, end=End.REFUSED, error="invalid_request", usage=None, attempts=0)
-    failed = replace(STREAM, end=End.FAILED, error="upstream_disconnected", usage=None)
-    gone = replace(STREAM, end=End.CANCELLED, usage=None)
+    refused = PLAIN._replace(status=400, end=End.REFUSED, error="invalid_request", usage=None, attempts=0)
+    failed = STREAM._replace(end=End.FAILED, error="upstream_disconnected", usage=None)
+    gone = STREAM._replace(end=End.CANCELLED, usage=None)
     figures = recorded(PLAIN, STREAM, refused, failed, gone)
     figures.arrived()
     health = json.loads(json.dumps(figures.health()))
@@ -118,7 +117,7 @@ def test_figures_add_up() -> None:
 
 def test_error_types_are_bounded() -> None:
     figures = recorded(
-        *(replace(PLAIN, end=End.FAILED, error=f"upstream_http_{status}") for status in range(400, 600))
+        *(PLAIN._replace(end=End.FAILED, error=f"upstream_http_{status}") for status in range(400, 600))
     )
     assert len(figures.errors) <= MAX_ERROR_TYPES + 1
     assert figures.errors.total() == 200
@@ -158,5 +157,5 @@ def test_text_lines_and_levels() -> None:
     logging.getLogger("httpcore").debug("authorization: secret")
     assert out.getvalue().endswith('debug   step name="two words" number=3\n')
     configure("error", "json", out)
-    log_outcome(replace(PLAIN, end=End.FAILED, error="x"))
+    log_outcome(PLAIN._replace(end=End.FAILED, error="x"))
     assert "request" not in out.getvalue().splitlines()[-1]

@@ -159,7 +159,6 @@ def _uvicorn(app: Any, server: Server) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        proxy_headers=False,
         access_log=False,
         server_header=False,
         date_header=False,
