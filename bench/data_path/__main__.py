@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -86,7 +85,7 @@ def _scenarios(asked: argparse.Namespace) -> list[str]:
 
 
 def _versions(chosen: Sequence[targets.Target]) -> dict[str, str]:
-    found = {"sidecar": __version__, "Python": platform.python_version(), "nginx": parts.nginx_version()}
+    found = {"sidecar": __version__, "Python": parts.python_version(), "nginx": parts.nginx_version()}
     for name in (TENSORZERO, LITELLM):
         if name in {target.name for target in chosen}:
             found[name] = parts.version(parts.peer(name), name)

@@ -103,15 +103,40 @@ def peer(name: str) -> Path:
     """The Python of a peer's own environment, which is made where it is not there yet or wants another version."""
     home = CACHE / name
     python, stamp = home / "bin" / "python", home / "installed"
-    if not stamp.exists() or stamp.read_text() != PEERS[name]:
-        print(
-            f"installing {PEERS[name]} into {home.relative_to(BENCH.parent)} ...", file=sys.stderr, flush=True
-        )
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        subprocess.run([*pip, PEERS[name]], check=True)
-        stamp.write_text(PEERS[name])
+    made_from = f"{interpreter()} {PEERS[name]}"
+    if not stamp.exists() or stamp.read_text() != made_from:
+        _environment(home, PEERS[name])
+        stamp.write_text(made_from)
     return python
+
+
+def interpreter() -> Path:
+    """The Python of all that is measured: Debian's where it is new enough, as in an image on Debian.
+
+    Distributions and the official images optimize theirs by profile; one that a developer has compiled seldom is.
+    """
+    found = Path("/usr/bin/python3")
+    if found.exists():
+        code = "import sys; sys.exit(sys.version_info < (3, 11))"
+        if subprocess.run([str(found), "-c", code], check=False).returncode == 0:
+            return found
+    return Path(sys.executable)
+
+
+def python_version() -> str:
+    """Its version, and where it is from."""
+    told = subprocess.run([str(interpreter()), "-V"], check=True, capture_output=True, text=True).stdout
+    ours = interpreter() == Path(sys.executable)
+    return told.split()[1] if ours else f"{told.split()[1]} of the distribution"
+
+
+def _environment(home: Path, *words: str) -> None:
+    """An environment of its own, made anew."""
+    print(f"installing {' '.join(words)} into {home.relative_to(CHECKOUT)} ...", file=sys.stderr, flush=True)
+    subprocess.run([str(interpreter()), "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "--quiet"]
+    install = ["--disable-pip-version-check", "install", "--no-compile", *words]
+    subprocess.run([*pip, *install], check=True, cwd=CHECKOUT)
 
 
 def sidecar() -> Path:
@@ -123,21 +148,11 @@ def sidecar() -> Path:
     """
     home = CACHE / "sidecar"
     python, stamp = home / "bin" / "python", home / "installed"
-    made_from = hashlib.sha256(sys.version.encode())
+    made_from = hashlib.sha256(python_version().encode())
     for name in ("pyproject.toml", "constraints.txt"):
         made_from.update((CHECKOUT / name).read_bytes())
     if not stamp.exists() or stamp.read_text() != made_from.hexdigest():
-        print(f"installing the sidecar into {home.relative_to(CHECKOUT)} ...", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet"]
-        install = [
-            "--disable-pip-version-check",
-            "install",
-            "--no-compile",
-            "--constraint",
-            "constraints.txt",
-        ]
-        subprocess.run([*pip, *install, "--editable", "."], check=True, cwd=CHECKOUT)
+        _environment(home, "--constraint", "constraints.txt", "--editable", ".")
         _compiled(python, home / "lib")
         stamp.write_text(made_from.hexdigest())
     _compiled(python, CHECKOUT / "sidecar")
