@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from direct.peers import Peer, Server
 from direct.transport import OK, STOCK, Run, fetch, transport
 from inference_sidecar.errors import UpstreamConnectError
-from inference_sidecar.upstream.proxy import Proxy, proxy_for
+from inference_sidecar.runtime.proxy import Proxy, proxy_for
 
 P = "http://proxy.example:3128"
 

@@ -14,8 +14,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from opentelemetry.util.types import AttributeValue
-
 from ..records import Endpoint, Said
 from .span_names import INPUT_MESSAGES, OUTPUT_MESSAGES
 
@@ -31,16 +29,18 @@ _CODED: Final = (b"\x1f\x8b", b"\x78")
 Part = dict[str, Any]
 
 
-def tell(attributes: dict[str, AttributeValue], endpoint: Endpoint, said: Said) -> None:
-    """Add what can be told."""
+def told_of(endpoint: Endpoint, said: Said) -> dict[str, str]:
+    """What can be told, as attributes."""
+    found: dict[str, str] = {}
     if endpoint is not Endpoint.CHAT:
-        return
+        return found
     reading = _Reading(said.mask)
     asked = _read(said.request)
     if asked is not None and (messages := reading.messages(asked.get("messages"))):
-        attributes[INPUT_MESSAGES] = reading.dump(messages)
+        found[INPUT_MESSAGES] = reading.dump(messages)
     if said.answer and (answers := reading.answers(_plain(said.answer))):
-        attributes[OUTPUT_MESSAGES] = reading.dump(answers)
+        found[OUTPUT_MESSAGES] = reading.dump(answers)
+    return found
 
 
 class _Choice:

@@ -7,6 +7,7 @@ OpenTelemetry's packages: a process that exports nothing never imports them. Mus
 from __future__ import annotations
 
 import math
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 from inference_config import __version__
 from inference_config.load import ConfigError
 from inference_config.problems import Problem, one_line, shown
+
+from ..runtime.proxy import Proxy, proxy_for
 
 SERVICE_NAME: Final = "inference-sidecar"
 TIMEOUT_S: Final = 3.0
@@ -43,7 +46,8 @@ _MASK: Final = "********"
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Where one signal goes by OTLP. `compression` is none, gzip or deflate; the rest are paths of PEM files."""
+    """Where one signal goes by OTLP. `compression` is none, gzip or deflate; `proxy` is None for the direct way; the
+    rest are paths of PEM files."""
 
     endpoint: str
     headers: Mapping[str, str] = field(repr=False)
@@ -52,6 +56,7 @@ class Signal:
     certificate: str | None
     client_certificate: str | None
     client_key: str | None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Batch:
 class Settings:
     """All of it. `traces` and `metrics` are None where a signal is not exported by OTLP. `metrics_off` says why
     /metrics is not served, None where it is. `resource` has every attribute as text. `traceparent`: the app's is
-    taken. `content`: messages are put on spans."""
+    taken. `content`: messages are put on spans. `excluded`: a pattern of URLs, attempts at which have no span."""
 
     resource: Mapping[str, str]
     traces: Signal | None = None
@@ -79,6 +84,7 @@ class Settings:
     batch: Batch = Batch(2048, 512, 5000)
     interval_s: float = 60.0
     content: bool = False
+    excluded: str = ""
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -121,6 +127,7 @@ class _Reading:
             batch=self._batch() if traces else Batch(2048, 512, 5000),
             interval_s=self._number("OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000 if metrics else 60.0,
             content=self._content() if traces else False,
+            excluded=self._excluded() if traces else "",
         )
 
     def _text(self, name: str) -> str:
@@ -165,14 +172,16 @@ class _Reading:
         compression_name, compression = self._of(signal, "COMPRESSION")
         if (compression or "none").lower() not in ("none", "gzip", "deflate"):
             self._problem(compression_name, shown(compression, masked=False), "gzip, deflate or none")
+        endpoint = endpoint if whole else _below(endpoint or DEFAULT_ENDPOINT, f"/v1/{signal.lower()}")
         return Signal(
-            endpoint=endpoint if whole else _below(endpoint or DEFAULT_ENDPOINT, f"/v1/{signal.lower()}"),
+            endpoint=endpoint,
             headers=self._headers(*self._of(signal, "HEADERS")),
             timeout_s=min(timeout, self._number(bound, 30_000, LEAST_TIMEOUT_MS)) / 1000,
             compression=(compression or "none").lower(),
             certificate=self._file(*self._of(signal, "CERTIFICATE")),
             client_certificate=self._file(*self._of(signal, "CLIENT_CERTIFICATE")),
             client_key=self._file(*self._of(signal, "CLIENT_KEY")),
+            proxy=self._proxy(endpoint),
         )
 
     def _check_endpoint(self, name: str, endpoint: str) -> None:
@@ -192,6 +201,14 @@ class _Reading:
                 f"only {_PROTOCOL} is built in, and its port is 4318",
             )
         return None
+
+    def _proxy(self, endpoint: str) -> Proxy | None:
+        try:
+            return proxy_for(endpoint, self._environ)
+        except ValueError as error:
+            name, _, fault = str(error).partition(": ")
+            self._problem(name, fault, "http://HOST:PORT")
+            return None
 
     def _headers(self, name: str, text: str) -> dict[str, str]:
         """`a=b,c=d`, percent-encoded. A fault is told without any of it: values are credentials."""
@@ -272,6 +289,16 @@ class _Reading:
         if text not in _CONTENT:
             self._problem(name, shown(text, masked=False), ", ".join(_CONTENT))
         return _CONTENT.get(text, False)
+
+    def _excluded(self) -> str:
+        """URLs of attempts that have no span: the variable of OpenTelemetry's instrumentation of httpx."""
+        name, text = self._first("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
+        pattern = "|".join(part.strip() for part in text.split(",") if part.strip())
+        try:
+            re.compile(pattern)
+        except re.error:
+            self._problem(name, shown(text, masked=False), "regular expressions, with commas between them")
+        return pattern
 
     def _only(self, name: str, valid: str) -> None:
         text = self._text(name)

@@ -1,137 +1,120 @@
-"""Sends spans and metrics by OTLP over HTTP, from threads of its own: nothing here is on a request's path.
+"""When spans and metrics are sent: from threads of their own, so that nothing here is on a request's path.
 
-Enters: `Settings`, finished spans, snapshots of the figures. Leaves: OTLP requests, and one log line when a signal's
-export begins to fail and one when it works again. Imported only where something is exported.
-Must not print a header's value or a URL's query: the libraries' own log lines, which do, go nowhere.
+Enters: spans of requests that have ended, snapshots of the figures. Leaves: OTLP requests, to a `Sender`. Imported only
+where something is exported. Must not hold a request up, whatever becomes of a collector.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Callable
+from typing import Final
 
-import requests
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.version import __version__
-
-from .environment import Signal, public_url
+from .environment import Batch
 from .logs import LOGGER
 
-_COMPRESSION: Final = {
-    "none": Compression.NoCompression,
-    "gzip": Compression.Gzip,
-    "deflate": Compression.Deflate,
-}
-_MAX_ANSWER: Final = 64 * 1024
-_LIBRARIES: Final = ("opentelemetry", "urllib3")
+_TOLD_EVERY_SECS: Final = 20.0
 
 
-class _Resource(Resource):
-    """The SDK's, which is written as JSON each time that it is hashed: for every span that is encoded."""
+class SpanQueue:
+    """Spans on their way. The spans of one request are one entry, and stay together.
 
-    def __init__(self, attributes: Mapping[str, str]) -> None:
-        super().__init__(attributes)
-        self._hash = super().__hash__()
+    One thread puts in (the loop's), one takes out. Each count below is written by one of them alone, and what a deque
+    does to an entry is done at once: so there is no lock for the loop to wait at.
+    """
 
-    def __hash__(self) -> int:
-        return self._hash
+    def __init__(self, batch: Batch, send: Callable[[list[bytes]], None]) -> None:
+        """`send` is called on the queue's own thread."""
+        self._batch = batch
+        self._send = send
+        self._entries: deque[tuple[int, bytes]] = deque()
+        self._came = 0
+        self._dropped = 0
+        self._went = 0
+        self._told_at = -_TOLD_EVERY_SECS
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="traces-export", daemon=True)
+        self._thread.start()
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
-
-
-def resource_of(attributes: Mapping[str, str]) -> Resource:
-    """Who tells all this. Made by hand: the SDK's detectors would add what nobody asked for, and one runs a command."""
-    sdk = {"language": "python", "name": "opentelemetry", "version": __version__}
-    return _Resource({**{f"telemetry.sdk.{name}": value for name, value in sdk.items()}, **attributes})
-
-
-class Teller:
-    """Says when one signal's export begins to fail, and when it works again; not one line a batch."""
-
-    def __init__(self, signal: str, endpoint: str) -> None:
-        self.reason = ""
-        self._signal = signal
-        self._endpoint = public_url(endpoint)
-        self._failing = False
-
-    def tell(self, *, worked: bool) -> None:
-        """One export has ended."""
-        if worked is not self._failing:
-            return
-        self._failing = not worked
-        fields = {"signal": self._signal, "endpoint": self._endpoint}
-        if worked:
-            LOGGER.info("export works again", extra={"fields": fields})
-        else:
-            LOGGER.warning("export fails", extra={"fields": {**fields, "reason": self.reason or "unknown"}})
-
-
-class _Session(requests.Session):
-    """requests, but an answer is read up to a bound, a redirect is no success, and the last failure is known by a
-    word that holds nothing of the request."""
-
-    def __init__(self, teller: Teller) -> None:
-        super().__init__()
-        self._teller = teller
-
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        if (kwargs.get("timeout") or 0.0) <= 0.0:
-            # The last try has used up the time, and its reason is the one to tell.
-            raise requests.exceptions.Timeout
-        try:
-            # Given for one request, the authorities go before those of REQUESTS_CA_BUNDLE; the session's own do not.
-            verify = {} if self.verify is True else {"verify": self.verify}
-            response = super().request(*args, **{**kwargs, **verify, "stream": True})
-            try:
-                response.raw.read(_MAX_ANSWER)
-            finally:
-                response.close()
-        except Exception as error:
-            self._teller.reason = type(error).__name__
-            raise
-        if response.status_code >= 300:
-            self._teller.reason = f"HTTP {response.status_code}"
-        if 300 <= response.status_code < 400:
-            raise requests.exceptions.TooManyRedirects
-        return response
-
-
-class SpanExport(SpanExporter):
-    """OTLP's exporter, which tells how it goes."""
-
-    def __init__(self, signal: Signal) -> None:
-        self._teller = Teller("traces", signal.endpoint)
-        self._exporter = OTLPSpanExporter(**_options(signal, self._teller))
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Blocks for at most about the signal's timeout."""
-        result = self._exporter.export(spans)
-        self._teller.tell(worked=result is SpanExportResult.SUCCESS)
-        return result
+    def put(self, count: int, spans: bytes) -> None:
+        """One request's spans, encoded, and their number. Where there is no room the oldest entries go."""
+        batch = self._batch
+        waiting = self._came - self._dropped - self._went + count
+        if waiting > batch.queue:
+            waiting -= self._drop(waiting - batch.queue)
+        self._came += count
+        self._entries.append((count, spans))
+        if waiting >= batch.size and not self._wake.is_set():
+            self._wake.set()
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        """Send what is left, and end. Blocks until that is done."""
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+
+    def _drop(self, count: int) -> int:
+        dropped = 0
+        while dropped < count and self._entries:
+            try:
+                number, _ = self._entries.popleft()
+            except IndexError:  # taken just now
+                break
+            dropped += number
+        self._dropped += dropped
+        now = time.monotonic()
+        if dropped and now - self._told_at >= _TOLD_EVERY_SECS:
+            self._told_at = now
+            LOGGER.warning("spans dropped: the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
+        return dropped
+
+    def _run(self) -> None:
+        while not self._ending:
+            full = self._wake.wait(self._batch.delay_ms / 1000)
+            self._wake.clear()
+            # Where one batch is full the rest may wait for theirs; where time is up, all goes.
+            self._send_while(self._batch.size if full else 1)
+        self._send_while(1)
+
+    def _send_while(self, least: int) -> None:
+        while self._came - self._dropped - self._went >= least and (spans := self._taken()):
+            try:
+                self._send(spans)
+            except Exception:  # noqa: BLE001  the edge of a thread that must outlive one bad batch
+                LOGGER.exception("exporting spans failed")
+
+    def _taken(self) -> list[bytes]:
+        """The oldest requests' spans, of one request at least, and no more than make a batch."""
+        entries = self._entries
+        taken: list[bytes] = []
+        count = 0
+        while entries:
+            try:
+                number, spans = entry = entries.popleft()
+            except IndexError:  # dropped just now
+                break
+            if taken and count + number > self._batch.size:
+                entries.appendleft(entry)
+                break
+            self._went += number
+            taken.append(spans)
+            count += number
+        return taken
 
 
 class MetricExport:
     """Takes a snapshot every `interval_s` seconds and at the end, and sends it."""
 
-    def __init__(self, signal: Signal, interval_s: float, snapshot: Callable[[], MetricsData | None]) -> None:
-        """`snapshot` is called on the export's own thread; None: there is none to be had now."""
-        self._teller = Teller("metrics", signal.endpoint)
-        self._exporter = OTLPMetricExporter(**_options(signal, self._teller))
+    def __init__(
+        self, interval_s: float, snapshot: Callable[[], bytes | None], send: Callable[[bytes], None]
+    ) -> None:
+        """Both are called on the export's own thread. A snapshot that is None is not to be had now."""
         self._interval_s = interval_s
         self._snapshot = snapshot
+        self._send = send
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics-export", daemon=True)
         self._thread.start()
@@ -140,7 +123,6 @@ class MetricExport:
         """Export once more, and end. Blocks until that is done."""
         self._ending.set()
         self._thread.join()
-        self._exporter.shutdown()
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval_s
@@ -149,31 +131,11 @@ class MetricExport:
             self._ending.wait(max(due - time.monotonic(), 0.0))
             due = max(due + self._interval_s, time.monotonic())
             try:
-                self._export()
+                request = self._snapshot()
+                if request is not None:
+                    self._send(request)
             except Exception:  # noqa: BLE001  the edge of a thread that must outlive one bad snapshot
                 LOGGER.exception("exporting metrics failed")
-
-    def _export(self) -> None:
-        data = self._snapshot()
-        if data is not None:
-            result = self._exporter.export(data)
-            self._teller.tell(worked=result is MetricExportResult.SUCCESS)
-
-
-class _Dropped(logging.Handler):
-    """Of what the libraries say only this is worth a line of ours: that spans are lost before they could be sent."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if str(record.msg).startswith("Queue full"):
-            LOGGER.warning("spans dropped: the queue of OTEL_BSP_MAX_QUEUE_SIZE is full")
-
-
-def silence() -> None:
-    """Keep the libraries' own lines away: they come once a batch, and may quote headers and URLs."""
-    for name in _LIBRARIES:
-        library = logging.getLogger(name)
-        library.propagate = False
-        library.handlers[:] = [_Dropped(logging.WARNING)]
 
 
 def end_within(seconds: float, *shutdowns: Callable[[], None]) -> bool:
@@ -185,16 +147,3 @@ def end_within(seconds: float, *shutdowns: Callable[[], None]) -> bool:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
     return not any(thread.is_alive() for thread in threads)
-
-
-def _options(signal: Signal, teller: Teller) -> dict[str, Any]:
-    return {
-        "endpoint": signal.endpoint,
-        "certificate_file": signal.certificate,
-        "client_key_file": signal.client_key,
-        "client_certificate_file": signal.client_certificate,
-        "headers": signal.headers,
-        "timeout": signal.timeout_s,
-        "compression": _COMPRESSION[signal.compression],
-        "session": _Session(teller),
-    }

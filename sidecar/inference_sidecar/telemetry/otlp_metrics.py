@@ -1,90 +1,113 @@
-"""The figures as the OpenTelemetry SDK's public data classes, for its OTLP exporter.
+"""The figures as OTLP writes them.
 
-Enters: `Figures` and a `Resource`. Leaves: `MetricsData`, cumulative from the start of the process on. The only
-module of the metrics that imports the SDK, and itself to be imported only where metrics are exported by OTLP: a
-process that exports nothing does not pay for the SDK's memory.
+Enters: `Figures`, and the attributes of the resource that they are of. Leaves: an ExportMetricsServiceRequest, cumulative
+from the start of the process on. To be imported only where metrics are exported by OTLP. Runs on the loop, between two
+steps of it: must be quick, so what does not change is encoded once.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
-
-from opentelemetry.sdk.metrics import Exemplar
-from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
-    Gauge,
-    Histogram,
-    HistogramDataPoint,
-    Metric,
-    MetricsData,
-    NumberDataPoint,
-    ResourceMetrics,
-    ScopeMetrics,
-    Sum,
-)
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from inference_config import __version__
 
 from . import names
 from .figures import Figures
-from .instruments import Family, Point, Values
+from .instruments import Exemplar, Family, Point, Values
+from .otlp_wire import (
+    OF_HISTOGRAM,
+    OF_NUMBER,
+    OF_RESOURCE,
+    attributes,
+    delimited,
+    double,
+    fixed64,
+    text,
+)
 
-_CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
+_CUMULATIVE: Final = b"\x10\x02"
+_MONOTONIC: Final = b"\x18\x01"
+_INTEGER: Final = struct.Struct("<Bq").pack
+_KEPT: Final = 2048
+"""Series whose attributes are kept as bytes: many times what a workload has."""
+_DATA: Final = {names.Kind.GAUGE: b"\x2a", names.Kind.COUNTER: b"\x3a", names.Kind.HISTOGRAM: b"\x4a"}
 
 
-def metrics_data(figures: Figures, resource: Resource, now_unix_nano: int) -> MetricsData:
+def request_of(figures: Figures, resource: Mapping[str, str], now_unix_nano: int) -> bytes:
     """Every metric that has a series, at `now_unix_nano`."""
     started = figures.metrics.started_unix_nano
-    scope = InstrumentationScope("inference_sidecar", __version__)
-    metrics = [
-        _metric(family, started, now_unix_nano) for family in figures.families(__version__) if family.series
-    ]
-    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], resource.schema_url)])
+    scope = delimited(b"\x0a", text(b"\x0a", "inference_sidecar") + text(b"\x12", __version__))
+    metrics = b"".join(
+        [
+            delimited(b"\x12", _metric(family, started, now_unix_nano))
+            for family in figures.families(__version__)
+            if family.series
+        ]
+    )
+    of_resource = delimited(b"\x0a", attributes(OF_RESOURCE, resource))
+    return delimited(b"\x0a", of_resource + delimited(b"\x12", scope + metrics))
 
 
-def _metric(family: Family, started: int, now: int) -> Metric:
+def _metric(family: Family, started: int, now: int) -> bytes:
     metric = family.metric
-    data: Sum | Gauge | Histogram
-    if metric.kind is names.Kind.HISTOGRAM:
-        points = [
-            _histogram(metric, values, point, started, now)
-            for values, point in family.series.items()
-            if isinstance(point, Point)
-        ]
-        data = Histogram(points, _CUMULATIVE)
-    else:
-        numbers = [
-            NumberDataPoint(_attributes(metric, values), started, now, value)
-            for values, value in family.series.items()
-            if not isinstance(value, Point)
-        ]
-        counts = metric.kind is names.Kind.COUNTER
-        data = Sum(numbers, _CUMULATIVE, is_monotonic=True) if counts else Gauge(numbers)
-    return Metric(metric.name, metric.description, metric.unit, data)
+    kind = metric.kind
+    times = fixed64(b"\x19", now) if kind is names.Kind.GAUGE else _times(started, now)
+    points = b"".join([delimited(b"\x0a", point) for point in _points(family, times)])
+    if kind is names.Kind.HISTOGRAM:
+        points += _CUMULATIVE
+    elif kind is names.Kind.COUNTER:
+        points += _CUMULATIVE + _MONOTONIC
+    return _about(metric) + delimited(_DATA[kind], points)
 
 
-def _histogram(
-    metric: names.Metric, values: Values, point: Point, started: int, now: int
-) -> HistogramDataPoint:
-    exemplars = [
-        Exemplar({}, one.value, one.unix_nano, trace_id=int(one.trace[0], 16), span_id=int(one.trace[1], 16))
-        for one in point.exemplars.values()
-    ]
-    return HistogramDataPoint(
-        attributes=_attributes(metric, values),
-        start_time_unix_nano=started,
-        time_unix_nano=now,
-        count=point.count,
-        sum=point.total,
-        bucket_counts=list(point.counts),
-        explicit_bounds=metric.bounds,
-        min=point.least,
-        max=point.most,
-        exemplars=exemplars,
+def _points(family: Family, times: bytes) -> Iterator[bytes]:
+    metric = family.metric
+    bounds = delimited(b"\x3a", struct.pack(f"<{len(metric.bounds)}d", *metric.bounds))
+    for values, value in family.series.items():
+        if isinstance(value, Point):
+            yield times + _attributes(OF_HISTOGRAM, metric.attributes, values) + bounds + _histogram(value)
+        else:
+            yield times + _attributes(OF_NUMBER, metric.attributes, values) + _number(value)
+
+
+def _histogram(point: Point) -> bytes:
+    counts = struct.pack(f"<{len(point.counts)}Q", *point.counts)
+    return b"".join(
+        (
+            fixed64(b"\x21", point.count),
+            double(b"\x29", point.total),
+            delimited(b"\x32", counts),
+            double(b"\x59", point.least),
+            double(b"\x61", point.most),
+            *(delimited(b"\x42", _exemplar(one)) for one in point.exemplars.values()),
+        )
     )
 
 
-def _attributes(metric: names.Metric, values: Values) -> dict[str, str | int]:
-    return {name: value for name, value in zip(metric.attributes, values, strict=True) if value is not None}
+def _exemplar(one: Exemplar) -> bytes:
+    trace, span = one.trace
+    value = _INTEGER(0x31, one.value) if isinstance(one.value, int) else double(b"\x19", one.value)
+    ids = b"\x22\x08" + bytes.fromhex(span) + b"\x2a\x10" + bytes.fromhex(trace)
+    return fixed64(b"\x11", one.unix_nano) + value + ids
+
+
+def _number(value: float) -> bytes:
+    return _INTEGER(0x31, value) if isinstance(value, int) else double(b"\x21", value)
+
+
+def _times(started: int, now: int) -> bytes:
+    return fixed64(b"\x11", started) + fixed64(b"\x19", now)
+
+
+def _about(metric: names.Metric) -> bytes:
+    return text(b"\x0a", metric.name) + text(b"\x12", metric.description) + text(b"\x1a", metric.unit)
+
+
+@lru_cache(maxsize=_KEPT)
+def _attributes(tag: bytes, known: tuple[str, ...], values: Values) -> bytes:
+    return attributes(
+        tag, {name: value for name, value in zip(known, values, strict=True) if value is not None}
+    )

@@ -12,12 +12,17 @@ from typing import Final
 from ..records import Endpoint
 
 HTTP_METHOD: Final = "http.request.method"
+HTTP_METHOD_ORIGINAL: Final = "http.request.method_original"
 HTTP_ROUTE: Final = "http.route"
 HTTP_STATUS: Final = "http.response.status_code"
 HTTP_RESEND_COUNT: Final = "http.request.resend_count"
+URL_FULL: Final = "url.full"
 URL_PATH: Final = "url.path"
 URL_SCHEME: Final = "url.scheme"
 USER_AGENT: Final = "user_agent.original"
+PEER_ADDRESS: Final = "network.peer.address"
+PEER_PORT: Final = "network.peer.port"
+PROTOCOL_VERSION: Final = "network.protocol.version"
 
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 REQUEST_CHOICES: Final = "gen_ai.request.choice.count"

@@ -19,8 +19,8 @@ from typing import Final
 import httpcore
 import httpx
 
+from ..runtime.proxy import Proxy
 from .pool import Connection, Pool
-from .proxy import Proxy
 
 SWEEP_S: Final = 5.0
 """Idle connections outlive their time, or the peer's close, by no more than this."""

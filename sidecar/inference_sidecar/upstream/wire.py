@@ -19,7 +19,7 @@ from inference_config.load import ConfigError, Problem
 from inference_config.schema import Config, Http
 
 from ..runtime import Target
-from .proxy import Proxy, proxy_for
+from ..runtime.proxy import Proxy, proxy_for
 from .traced import TracedTransport
 
 if TYPE_CHECKING:

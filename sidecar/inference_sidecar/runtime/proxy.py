@@ -1,9 +1,9 @@
-"""Which proxy leads to an upstream, as the environment says it.
+"""Which proxy leads to a host, as the environment says it: to the upstream, and to a collector of telemetry.
 
-Enters: a base URL and environment variables. Leaves: a `Proxy`, or None for the direct way.
+Enters: a URL and environment variables. Leaves: a `Proxy`, or None for the direct way.
 Must not open connections, and must not let a proxy's password be seen: not in a repr, not in an error.
 
-As curl and Python's own urllib have it: `https_proxy` or `http_proxy` by the upstream's scheme, else
+As curl and Python's own urllib have it: `https_proxy` or `http_proxy` by the URL's scheme, else
 `all_proxy`; lower case wins over upper, and an empty one switches it off. `HTTP_PROXY` does not count where
 `REQUEST_METHOD` is set: there it is a header that a client sent to a CGI program. `no_proxy` is followed to
 the letter: loopback goes through the proxy unless it is listed.
@@ -31,9 +31,9 @@ class Proxy:
     authorization: SecretStr | None = None
 
 
-def proxy_for(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
     """Raises ValueError, which names the variable and never its value."""
-    parts = urlsplit(base_url)
+    parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or _PORTS.get(parts.scheme, 0)
     for scheme in (parts.scheme, "all"):
