@@ -1,9 +1,10 @@
 """Metrics without a socket: how they add up, and that text and OTLP say the same.
 
 Covers: histograms and counters against a naive computation; the bound on series; the text for a parser that is not
-ours, for promtool where there is one, with every character a label can hold; MetricsData, encoded, against the text;
+ours, for promtool where there is one, with every character a label can hold; OTLP against the text;
 exemplars; names against what the conventions and Prometheus make of them; that the SDK is not imported for nothing.
-Left out: what a request adds (test_metrics_requests, test_faults, test_ledger), models (test_metrics_models).
+Left out: OTLP, message by message (test_otlp_encoding); what a request adds (test_metrics_requests, test_faults,
+test_ledger); models (test_metrics_models).
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import AggregationTemporality
-from opentelemetry.sdk.resources import Resource
 
 from harness.metrics import Scrape, parse
 from inference_sidecar.records import End, Endpoint, Gaps, Outcome, StreamStats, Usage
 from inference_sidecar.telemetry import Figures, names
 from inference_sidecar.telemetry.instruments import MAX_SERIES, Counter, Histogram
-from inference_sidecar.telemetry.otlp_metrics import metrics_data
+from inference_sidecar.telemetry.otlp_metrics import request_of
 from inference_sidecar.telemetry.prometheus import bound, exposition
 
 NOW = 2_000_000_000_000_000_000
@@ -135,6 +135,11 @@ def recorded(outcomes: list[Outcome]) -> Figures:
     return figures
 
 
+def sent(figures: Figures, resource: dict[str, str]) -> ExportMetricsServiceRequest:
+    """What goes out by OTLP, decoded."""
+    return ExportMetricsServiceRequest.FromString(request_of(figures, resource, NOW))
+
+
 def as_prometheus(data: Any) -> Scrape:
     """The encoded request as Prometheus' receiver translates it, kept to the rules that apply here."""
     found = Scrape()
@@ -167,7 +172,7 @@ def as_prometheus(data: Any) -> Scrape:
 def test_text_and_otlp_say_the_same(outcomes: list[Outcome]) -> None:
     figures = recorded(outcomes)
     text = exposition(figures, "1.2.3", {})
-    by_otlp = as_prometheus(encode_metrics(metrics_data(figures, Resource({}), NOW)))
+    by_otlp = as_prometheus(sent(figures, {}))
     by_text = parse(text).samples
     version = ("inference_sidecar_build_info", frozenset({("version", "1.2.3")}))
     assert by_text.pop(version) == 1
@@ -178,7 +183,7 @@ def test_text_and_otlp_say_the_same(outcomes: list[Outcome]) -> None:
 
 def test_otlp_points() -> None:
     figures = recorded([OUTCOME_OF_A_STREAM])
-    (resource,) = encode_metrics(metrics_data(figures, Resource({"k": "v"}), NOW)).resource_metrics
+    (resource,) = sent(figures, {"k": "v"}).resource_metrics
     assert [(pair.key, pair.value.string_value) for pair in resource.resource.attributes] == [("k", "v")]
     (scope,) = resource.scope_metrics
     metrics = {metric.name: metric for metric in scope.metrics}
@@ -187,19 +192,19 @@ def test_otlp_points() -> None:
         if metric is names.RETRIES:
             assert metric.name not in metrics, "nothing was tried again"
             continue
-        sent = metrics[metric.name]
-        assert (sent.unit, sent.description) == (metric.unit, metric.description)
+        told = metrics[metric.name]
+        assert (told.unit, told.description) == (metric.unit, metric.description)
         kind = {"counter": "sum", "gauge": "gauge", "histogram": "histogram"}[metric.kind]
-        assert sent.WhichOneof("data") == kind
-        for point in getattr(sent, kind).data_points:
+        assert told.WhichOneof("data") == kind
+        for point in getattr(told, kind).data_points:
             assert point.time_unix_nano == NOW
             if kind != "gauge":
                 assert point.start_time_unix_nano == figures.metrics.started_unix_nano
         if kind == "histogram":
-            assert sent.histogram.aggregation_temporality == AggregationTemporality.CUMULATIVE
+            assert told.histogram.aggregation_temporality == AggregationTemporality.CUMULATIVE
         if kind == "sum":
-            assert sent.sum.is_monotonic
-            assert sent.sum.aggregation_temporality == AggregationTemporality.CUMULATIVE
+            assert told.sum.is_monotonic
+            assert told.sum.aggregation_temporality == AggregationTemporality.CUMULATIVE
     (point,) = metrics[names.OPERATION_DURATION.name].histogram.data_points
     (exemplar,) = point.exemplars
     assert (exemplar.trace_id.hex(), exemplar.span_id.hex(), exemplar.as_double) == (*TRACE, 2.0)
@@ -248,7 +253,9 @@ def test_labels_hold_any_text() -> None:
     metrics = parse(text.encode().decode())
     assert metrics.values("gen_ai_request_model") == {NASTY}
     assert metrics.values("gen_ai_response_model") == {"?x"}
-    encode_metrics(metrics_data(recorded([outcome]), Resource({}), NOW)).SerializeToString()
+    by_otlp = as_prometheus(sent(recorded([outcome]), {}))
+    assert by_otlp.values("gen_ai_request_model") == {NASTY}
+    assert by_otlp.values("gen_ai_response_model") == {"?x"}
 
 
 def test_whose_series_they_are() -> None:
