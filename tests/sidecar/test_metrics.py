@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from bisect import bisect_left
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from harness.metrics import Scrape, parse
 from inference_sidecar.records import End, Endpoint, Gaps, Outcome, StreamStats, Usage
 from inference_sidecar.telemetry import Figures, names
 from inference_sidecar.telemetry.instruments import MAX_SERIES, Counter, Histogram
-from inference_sidecar.telemetry.otlp_metrics import request_of
+from inference_sidecar.telemetry.otlp_metrics import request_of, taken
 from inference_sidecar.telemetry.prometheus import bound, exposition
 
 NOW = 2_000_000_000_000_000_000
@@ -137,7 +138,7 @@ def recorded(outcomes: list[Outcome]) -> Figures:
 
 def sent(figures: Figures, resource: dict[str, str]) -> ExportMetricsServiceRequest:
     """What goes out by OTLP, decoded."""
-    return ExportMetricsServiceRequest.FromString(request_of(figures, resource, NOW))
+    return ExportMetricsServiceRequest.FromString(request_of(taken(figures, NOW), resource))
 
 
 def as_prometheus(data: Any) -> Scrape:
@@ -179,6 +180,16 @@ def test_text_and_otlp_say_the_same(outcomes: list[Outcome]) -> None:
     (other,) = [key for key in by_otlp.samples if key[0] == version[0]]
     del by_otlp.samples[other]
     assert by_otlp.samples == by_text
+
+
+def test_what_was_taken_stays_as_it_was() -> None:
+    """It is encoded while the loop goes on, and adds to the very same series."""
+    figures = recorded([OUTCOME_OF_A_STREAM])
+    before = taken(figures, NOW)
+    whole = request_of(before, {})
+    figures.record(replace(OUTCOME_OF_A_STREAM, duration_s=1.0, trace=(TRACE[1] * 2, TRACE[0][:16])))
+    assert request_of(before, {}) == whole
+    assert request_of(taken(figures, NOW), {}) != whole
 
 
 def test_otlp_points() -> None:

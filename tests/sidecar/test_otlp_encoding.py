@@ -258,5 +258,7 @@ def test_any_figures(found: list[Any]) -> None:
             replace(outcome, trace=trace, streamed=streamed, stream=STREAM, first_token_s=first, model_configured=True)
         )  # fmt: skip
     resource = {"service.name": "x", "é": "\u4e2d"}
-    ours = ExportMetricsServiceRequest.FromString(otlp_metrics.request_of(figures, resource, NOW))
+    ours = ExportMetricsServiceRequest.FromString(
+        otlp_metrics.request_of(otlp_metrics.taken(figures, NOW), resource)
+    )
     assert official.sorted_attributes(ours) == official.metrics_of(figures, resource, NOW)

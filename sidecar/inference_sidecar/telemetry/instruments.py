@@ -56,6 +56,14 @@ class Point:
         """How many values there were."""
         return sum(self.counts)
 
+    def copy(self) -> Point:
+        """What it says now, for good."""
+        other = Point(0)
+        other.counts = self.counts[:]
+        other.total, other.least, other.most = self.total, self.least, self.most
+        other.exemplars = self.exemplars.copy()
+        return other
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -63,6 +71,16 @@ class Family:
 
     metric: Metric
     series: Mapping[Values, float | Point]
+
+    def copy(self) -> Family:
+        """What it says now, for good: to be read while the loop goes on."""
+        return Family(
+            self.metric,
+            {
+                values: value.copy() if isinstance(value, Point) else value
+                for values, value in self.series.items()
+            },
+        )
 
 
 _Kept = TypeVar("_Kept", int, Point)

@@ -1,16 +1,15 @@
 """The figures as OTLP writes them.
 
 Enters: `Figures`, and the attributes of the resource that they are of. Leaves: an ExportMetricsServiceRequest, cumulative
-from the start of the process on. To be imported only where metrics are exported by OTLP. Runs on the loop, between two
-steps of it: must be quick, so what does not change is encoded once.
+from the start of the process on. To be imported only where metrics are exported by OTLP. Of all this only `taken` runs
+on the loop, which alone writes the figures: a process with thousands of series would feel the rest.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from inference_config import __version__
 
@@ -31,21 +30,28 @@ from .otlp_wire import (
 _CUMULATIVE: Final = b"\x10\x02"
 _MONOTONIC: Final = b"\x18\x01"
 _INTEGER: Final = struct.Struct("<Bq").pack
-_KEPT: Final = 2048
-"""Series whose attributes are kept as bytes: many times what a workload has."""
 _DATA: Final = {names.Kind.GAUGE: b"\x2a", names.Kind.COUNTER: b"\x3a", names.Kind.HISTOGRAM: b"\x4a"}
 
 
-def request_of(figures: Figures, resource: Mapping[str, str], now_unix_nano: int) -> bytes:
-    """Every metric that has a series, at `now_unix_nano`."""
-    started = figures.metrics.started_unix_nano
+class Taken(NamedTuple):
+    """The figures of one moment. Times are of the Unix clock."""
+
+    families: list[Family]
+    started_nano: int
+    now_nano: int
+
+
+def taken(figures: Figures, now_unix_nano: int) -> Taken:
+    """Every metric that has a series, as it stands now."""
+    families = [family.copy() for family in figures.families(__version__) if family.series]
+    return Taken(families, figures.metrics.started_unix_nano, now_unix_nano)
+
+
+def request_of(taken: Taken, resource: Mapping[str, str]) -> bytes:
+    """All of them, to be sent."""
     scope = delimited(b"\x0a", text(b"\x0a", "inference_sidecar") + text(b"\x12", __version__))
     metrics = b"".join(
-        [
-            delimited(b"\x12", _metric(family, started, now_unix_nano))
-            for family in figures.families(__version__)
-            if family.series
-        ]
+        [delimited(b"\x12", _metric(one, taken.started_nano, taken.now_nano)) for one in taken.families]
     )
     of_resource = delimited(b"\x0a", attributes(OF_RESOURCE, resource))
     return delimited(b"\x0a", of_resource + delimited(b"\x12", scope + metrics))
@@ -106,7 +112,6 @@ def _about(metric: names.Metric) -> bytes:
     return text(b"\x0a", metric.name) + text(b"\x12", metric.description) + text(b"\x1a", metric.unit)
 
 
-@lru_cache(maxsize=_KEPT)
 def _attributes(tag: bytes, known: tuple[str, ...], values: Values) -> bytes:
     return attributes(
         tag, {name: value for name, value in zip(known, values, strict=True) if value is not None}

@@ -19,6 +19,7 @@ from .figures import Figures
 from .logs import LOGGER
 
 if TYPE_CHECKING:
+    from .otlp_metrics import Taken
     from .spans import Tracing
 
 END_SECS: Final = 2.5
@@ -47,17 +48,18 @@ class Telemetry:
         if self.settings.metrics is None:
             return
         from .export import MetricExport  # noqa: PLC0415  see the module's docstring
-        from .otlp_metrics import request_of  # noqa: PLC0415
+        from .otlp_metrics import request_of, taken  # noqa: PLC0415
         from .sender import Sender, resource_of  # noqa: PLC0415
 
         self._loop = asyncio.get_running_loop()
         resource = resource_of(self.settings.resource)
         sender = Sender(self.settings.metrics, "metrics")
 
-        def take() -> bytes:
-            return request_of(figures, resource, time.time_ns())
+        def snapshot() -> bytes | None:
+            found = self._on_loop(lambda: taken(figures, time.time_ns()))
+            return None if found is None else request_of(found, resource)
 
-        export = MetricExport(self.settings.interval_s, lambda: self._on_loop(take), sender.send)
+        export = MetricExport(self.settings.interval_s, snapshot, sender.send)
         self._ends_with(export.shutdown, sender.shutdown)
 
     def stop(self) -> None:
@@ -72,22 +74,22 @@ class Telemetry:
             warnings.simplefilter("ignore", ResourceWarning)
             LOGGER.warning("telemetry was left unsent", extra={"fields": {"waited_secs": END_SECS}})
 
-    def _on_loop(self, take: Callable[[], bytes]) -> bytes | None:
+    def _on_loop(self, take: Callable[[], Taken]) -> Taken | None:
         """A snapshot between two steps of the loop, which alone writes the figures."""
         loop = self._loop
         if loop is None:
             return take()
-        taken: Future[bytes] = Future()
+        found: Future[Taken] = Future()
 
         def run() -> None:
             try:
-                taken.set_result(take())
+                found.set_result(take())
             except Exception as error:  # noqa: BLE001  told where it was asked for
-                taken.set_exception(error)
+                found.set_exception(error)
 
         try:
             loop.call_soon_threadsafe(run)
-            return taken.result(_SNAPSHOT_SECS)
+            return found.result(_SNAPSHOT_SECS)
         except (TimeoutError, RuntimeError):
             # The loop has just ended; `stop` will ask again.
             return None
