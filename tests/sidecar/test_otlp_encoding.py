@@ -28,7 +28,7 @@ from inference_sidecar.errors import UpstreamConnectError, UpstreamError
 from inference_sidecar.records import End, Endpoint, Gaps, Outcome, Retry, Said, StreamStats, Usage
 from inference_sidecar.telemetry import Figures, otlp_metrics, otlp_spans, otlp_wire
 from inference_sidecar.telemetry.content import told_of
-from inference_sidecar.telemetry.otlp_spans import Attempted, Envelope
+from inference_sidecar.telemetry.otlp_spans import Attempted, Envelope, Fault
 
 NOW = 2_000_000_000_000_000_000
 TEXT = st.text(alphabet=st.characters(exclude_categories=()))
@@ -205,12 +205,11 @@ def test_any_attempt(
             attributes["error.type"] = str(end)
             status = Status(StatusCode.ERROR)
     elif isinstance(end, str):
-        attempted = attempted._replace(cancelled=True)
         attributes["error.type"] = "cancelled"
         status = Status(StatusCode.ERROR)
     else:
-        attempted = attempted._replace(error=end)
         name = type(end).__name__
+        attempted = attempted._replace(fault=Fault(type(end).__module__, name, str(end)))
         attributes["error.type"] = name
         status = Status(StatusCode.ERROR, f"{name}: {end}")
         about_it = {

@@ -110,6 +110,8 @@ def test_every_variable(tmp_path: Path) -> None:
         "OTEL_RESOURCE_ATTRIBUTES": "a=b%20c, service.instance.id=mine ,service.name=x",
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "span_only",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
+        "OTEL_PYTHON_HTTPX_EXCLUDED_URLS": "/files, health$,",
+        "HTTP_PROXY": "http://user:secret@proxy:3128",
     }
     settings = read(environ)
     assert settings.traces is not None
@@ -127,7 +129,14 @@ def test_every_variable(tmp_path: Path) -> None:
         "service.name": "x",
     }
     assert read({**environ, "OTEL_SERVICE_NAME": "y"}).resource["service.name"] == "y"
+    assert settings.excluded == "/files|health$"
+    assert settings.traces.proxy is not None
+    assert settings.traces.proxy.url == "http://proxy:3128"
+    direct = read({**environ, "NO_PROXY": "10.0.0.0/8,collector"})
+    assert direct.traces is not None
+    assert direct.traces.proxy is None
     assert "c,d" not in repr(settings)
+    assert "secret" not in repr(settings)
 
 
 WRONG: dict[str, tuple[dict[str, str], str, str]] = {
@@ -172,6 +181,9 @@ WRONG: dict[str, tuple[dict[str, str], str, str]] = {
         {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"},
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta",
     ),
+    "excluded": ({"OTEL_PYTHON_HTTPX_EXCLUDED_URLS": "a,(b"}, "OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "a,(b"),
+    "excluded anywhere": ({"OTEL_PYTHON_EXCLUDED_URLS": "*"}, "OTEL_PYTHON_EXCLUDED_URLS", "*"),
+    "proxy": ({"http_proxy": "socks5://user:secret@proxy:1"}, "http_proxy", "SOCKS"),
     "header without a value": ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b,secret"}, "OTEL_EXPORTER_OTLP_HEADERS", "entry 2"),
     "header name": ({"OTEL_EXPORTER_OTLP_HEADERS": "a b=secret"}, "OTEL_EXPORTER_OTLP_HEADERS", "entry 1"),
     "header value": ({"OTEL_EXPORTER_OTLP_HEADERS": "a=secret%0d%0ab:c"}, "OTEL_EXPORTER_OTLP_HEADERS", "value 1"),

@@ -68,9 +68,18 @@ _cached_tokens: Final = numbers(told.CACHED_TOKENS)
 _reasoning_tokens: Final = numbers(told.REASONING_TOKENS)
 
 
+class Fault(NamedTuple):
+    """Why no head came: an exception's class, and its public words. Not the exception itself, whose stack would keep
+    all that a request holds."""
+
+    module: str
+    name: str
+    words: str
+
+
 class Attempted(NamedTuple):
-    """One attempt that has ended. `about` is `about_attempt`'s. `error` is what went wrong where no head came, with
-    its type and its public words; `cancelled`: nobody waited for it any more."""
+    """One attempt that has ended. `about` is `about_attempt`'s. With neither a status nor a fault nobody waited for it
+    any more."""
 
     span_id: bytes
     about: bytes
@@ -78,8 +87,7 @@ class Attempted(NamedTuple):
     ended: int
     status: int = 0
     version: str = ""
-    error: Exception | None = None
-    cancelled: bool = False
+    fault: Fault | None = None
 
 
 def server_span(
@@ -137,7 +145,6 @@ def call_span(
 
 def attempt_span(attempted: Attempted, trace: bytes, parent: bytes, resent: int) -> bytes:
     """One attempt, to the head of its answer. `resent`: how many there were before it."""
-    error = attempted.error
     parts = [
         own_ids(trace, attempted.span_id),
         parent,
@@ -148,10 +155,10 @@ def attempt_span(attempted: Attempted, trace: bytes, parent: bytes, resent: int)
         parts.append(attribute(OF_SPAN, told.HTTP_RESEND_COUNT, resent))
     if attempted.status:
         parts.append(_about_head(attempted.status, attempted.version))
-    elif error is not None:
-        parts.append(_about_fault(error, attempted.ended))
+    elif attempted.fault is not None:
+        parts.append(_about_fault(attempted.fault, attempted.ended))
     else:
-        parts.append(_CANCELLED if attempted.cancelled else _FINE)
+        parts.append(_CANCELLED)
     return delimited(_ENTRY, b"".join(parts))
 
 
@@ -264,19 +271,17 @@ def _about_head(status: int, version: str) -> bytes:
     return attributes(OF_SPAN, values) + (_ERROR if failed else _FINE)
 
 
-def _about_fault(error: Exception, at: int) -> bytes:
-    kind = type(error)
-    words = str(error)
+def _about_fault(fault: Fault, at: int) -> bytes:
     event = (
         fixed64(b"\x09", at)
         + _EXCEPTION
-        + attribute(OF_EVENT, "exception.type", f"{kind.__module__}.{kind.__qualname__}")
-        + attribute(OF_EVENT, "exception.message", words)
+        + attribute(OF_EVENT, "exception.type", f"{fault.module}.{fault.name}")
+        + attribute(OF_EVENT, "exception.message", fault.words)
         + _NO_ESCAPE
     )
     return (
-        attribute(OF_SPAN, names.ERROR_TYPE, kind.__qualname__)
-        + _failed(f"{kind.__name__}: {words}")
+        attribute(OF_SPAN, names.ERROR_TYPE, fault.name)
+        + _failed(f"{fault.name}: {fault.words}")
         + delimited(_EVENT, event)
     )
 

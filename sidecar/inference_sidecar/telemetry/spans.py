@@ -18,6 +18,7 @@ from ..records import Headers, Outcome, Said
 from .logs import LOGGER
 from .otlp_spans import (
     Attempted,
+    Fault,
     about_attempt,
     attempt_span,
     call_span,
@@ -154,22 +155,20 @@ class Trace:
 
     def attempt_ended(self, status: int, version: str) -> None:
         """An answer's head is here. `version` is HTTP's, as in `1.1`."""
-        self._attempts.append(
-            Attempted(self._attempt, self._about, self._attempt_began, time_ns(), status, version)
-        )
-        self._attempt = b""
+        self._attempt_over(status, version)
 
     def attempt_failed(self, error: Exception) -> None:
         """There will be no head."""
-        self._attempts.append(
-            Attempted(self._attempt, self._about, self._attempt_began, time_ns(), error=error)
-        )
-        self._attempt = b""
+        kind = type(error)
+        self._attempt_over(fault=Fault(kind.__module__, kind.__qualname__, str(error)))
 
     def attempt_cancelled(self) -> None:
         """The app left, or the time was up, before there was a head."""
+        self._attempt_over()
+
+    def _attempt_over(self, status: int = 0, version: str = "", fault: Fault | None = None) -> None:
         self._attempts.append(
-            Attempted(self._attempt, self._about, self._attempt_began, time_ns(), cancelled=True)
+            Attempted(self._attempt, self._about, self._attempt_began, time_ns(), status, version, fault)
         )
         self._attempt = b""
 
