@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from bisect import bisect_left
-from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def test_series_are_bounded_and_nothing_is_lost() -> None:
 
 
 OUTCOMES = st.builds(
-    Outcome,
+    partial(Outcome, parameters=None),
     request_id=st.just("req_1"),
     endpoint=st.sampled_from(list(Endpoint)),
     method=st.sampled_from(["POST", "GET"]),
@@ -187,7 +187,7 @@ def test_what_was_taken_stays_as_it_was() -> None:
     figures = recorded([OUTCOME_OF_A_STREAM])
     before = taken(figures, NOW)
     whole = request_of(before, {})
-    figures.record(replace(OUTCOME_OF_A_STREAM, duration_s=1.0, trace=(TRACE[1] * 2, TRACE[0][:16])))
+    figures.record(OUTCOME_OF_A_STREAM._replace(duration_s=1.0, trace=(TRACE[1] * 2, TRACE[0][:16])))
     assert request_of(before, {}) == whole
     assert request_of(taken(figures, NOW), {}) != whole
 

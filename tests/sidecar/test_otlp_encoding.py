@@ -8,7 +8,6 @@ Left out: which spans a request makes (test_traces), which attempts (test_attemp
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,7 +253,7 @@ def test_any_figures(found: list[Any]) -> None:
     figures.requests_active = len(found)
     for outcome, trace, streamed, first in found:
         figures.record(
-            replace(outcome, trace=trace, streamed=streamed, stream=STREAM, first_token_s=first, model_configured=True)
+            outcome._replace(trace=trace, streamed=streamed, stream=STREAM, first_token_s=first, model_configured=True)
         )  # fmt: skip
     resource = {"service.name": "x", "é": "\u4e2d"}
     ours = ExportMetricsServiceRequest.FromString(
