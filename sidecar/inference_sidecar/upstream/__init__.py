@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_given", "_response", "_rest", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
+        "_given", "_more", "_response", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
         "status", "usage_dropped", "whole",
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Answer:
         self.exhausted = False
         self.usage_dropped = False
         self.closed = False
-        self._rest = rest
+        self._more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
         self._response = response
         self._given = False
 
@@ -103,16 +103,14 @@ class Answer:
         """The body's next piece, None at its end. Raises UpstreamError."""
         if not self._given:
             return self.take_first() or None
-        if self.whole:
-            return None
-        return await anext(self._rest, None)
+        return None if self.whole else await self._more()
 
     async def read(self) -> None:
         """Take the body into `first`, up to a bound. One that breaks off is still an answer: its status came whole."""
         body = bytearray(self.first)
         try:
             while not self.whole and len(body) <= MAX_ERROR_BODY:
-                piece = await anext(self._rest, None)
+                piece = await self._more()
                 if piece is None:
                     break
                 body += piece
@@ -308,6 +306,10 @@ async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]
 def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) -> bool:
     """Whether the body can be given once more: held in memory, or no byte of it was taken."""
     return isinstance(body, bytes | None) or not error.sent
+
+
+def _following(pieces: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes | None]]:
+    return lambda: anext(pieces, None)
 
 
 def _why(failure: UpstreamError | Answer) -> str:

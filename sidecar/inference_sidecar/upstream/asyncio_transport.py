@@ -220,18 +220,24 @@ class _Body(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._connection is None:
+        piece = await self.next()
+        if piece is None:
             raise StopAsyncIteration
+        return piece
+
+    async def next(self) -> bytes | None:
+        """The next piece, None at the end: what iterating gives, without what that costs."""
+        connection = self._connection
+        if connection is None:
+            return None
         try:
-            piece = await self._connection.read(self._answer)
+            piece = await connection.read(self._answer)
         except BaseException:
             self._release()
             raise
-        if self._connection.drained(self._answer):
+        if connection.drained(self._answer):
             self._release()
-        if not piece:
-            raise StopAsyncIteration
-        return piece
+        return piece or None
 
     async def aclose(self) -> None:
         self._release()
