@@ -41,6 +41,14 @@ class Pieces(Protocol):
         """The next piece, None at the end. Raises UpstreamError."""
 
 
+class Source(Pieces, Protocol):
+    """A body whose reader need not be woken for each piece."""
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give each piece to `sink` the moment that it is here: to the end (True), or until `sink` wants no more for
+        now (False). Raises UpstreamError. `sink` raises nothing."""
+
+
 KEEPALIVE: Final = b": keep-alive\n\n"
 
 DOCUMENT_BYTES: Final = 1024 * 1024
@@ -66,26 +74,33 @@ class Stream:
     """One event stream on its way down. Its state can be read at any time, also after it was cancelled."""
 
     def __init__(
-        self, meter: Meter, send: Send, endpoint: Endpoint, *, hide_usage: bool, stats: bool,
-        mask: Callable[[bytes], bytes],
+        self, meter: Meter, send: Send, send_now: Callable[[bytes], bool], endpoint: Endpoint, *, hide_usage: bool,
+        stats: bool, mask: Callable[[bytes], bytes],
     ) -> None:  # fmt: skip
+        """`send_now` sends where that takes no waiting; where it says False, nothing was sent."""
         self.finished = False  # the app has been given the logical end
         self.torn = False
         self._meter = meter
         self._send = send
+        self._send_now = send_now
         self._endpoint = endpoint
         self._hide_usage = hide_usage
         self._stats = stats
         self._mask = mask
         self._decoder = Decoder()
         self._kept: list[Event] = []
+        self._waiting = b""
+        self._ends = False
 
-    async def pump(self, pieces: Pieces, bounds: Bounds) -> None:
-        """Relay to the end. Raises UpstreamError where the stream did not end whole; by then every whole
-        event that came is down, and nothing of the next."""
+    async def pump(self, pieces: Pieces, source: Source | None, bounds: Bounds) -> None:
+        """Relay to the end. `source` is `pieces` once more where it is one. Raises UpstreamError where the stream did
+        not end whole; by then every whole event that came is down, and nothing of the next."""
         if bounds.keepalive:
-            pieces = _Kept(pieces, bounds.keepalive, self._keep_alive)
-        await _flow(pieces, bounds, self._take_in)
+            await _flow(_Kept(pieces, bounds.keepalive, self._keep_alive), bounds, self._take_in)
+        elif source is not None:
+            await _Poured(self, source, bounds).flow()
+        else:
+            await _flow(pieces, bounds, self._take_in)
         rest = self._decoder.finish()
         marks = self._marks(rest)
         if not (self._meter.complete or self._meter.errored):
@@ -101,9 +116,21 @@ class Stream:
         await self._take_in(piece)
 
     async def _take_in(self, piece: bytes) -> None:
-        if piece:
-            events = self._decoder.feed(piece)
-            await self._pass(events, self._marks(events))
+        if not self.take_now(piece):
+            await self.catch_up()
+
+    def take_now(self, piece: bytes) -> bool:
+        """Relay a piece as far as that takes no waiting. False: `catch_up` before the next one."""
+        if not piece:
+            return True
+        events = self._decoder.feed(piece)
+        return self._pass_now(events, self._marks(events))
+
+    async def catch_up(self) -> None:
+        """Send what had to wait."""
+        down, self._waiting = self._waiting, b""
+        await self._send(down)
+        self._went_down()
 
     async def _keep_alive(self) -> None:
         if not self._decoder.torn:
@@ -115,13 +142,23 @@ class Stream:
         return [read(event, now) for event in events]
 
     async def _pass(self, events: list[Event], marks: list[Mark]) -> None:
+        if not self._pass_now(events, marks):
+            await self.catch_up()
+
+    def _pass_now(self, events: list[Event], marks: list[Mark]) -> bool:
         down = self._output(events) if marks.count(TOKEN) == len(marks) else self._edited(events, marks)
-        self.torn = self._decoder.torn
-        if down:
-            await self._send(down)
         if debugging():
             debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
-        if DONE in marks or (self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete):
+        self._ends = self._ends or DONE in marks
+        if down and not self._send_now(down):
+            self._waiting = down
+            return False
+        self._went_down()
+        return True
+
+    def _went_down(self) -> None:
+        self.torn = self._decoder.torn
+        if self._ends or (self._endpoint in (Endpoint.CHAT, Endpoint.RESPONSES) and self._meter.complete):
             self.finished = True
 
     def _output(self, events: list[Event]) -> bytes:
@@ -275,18 +312,57 @@ class _Kept:
                 await asyncio.wait({pending})
 
 
+class _Poured:
+    """A stream that goes down piece by piece as it arrives, in the very call that told of it. Its task is woken at its
+    end, and where the app does not keep up."""
+
+    def __init__(self, stream: Stream, source: Source, bounds: Bounds) -> None:
+        self._stream = stream
+        self._source = source
+        self._bounds = bounds
+        self._deadline = Deadline(bounds.loop)
+        self._behind = False
+        self._fault: Exception | None = None
+
+    async def flow(self) -> None:
+        """To the end. Raises as `_flow` does."""
+        deadline = self._deadline
+        try:
+            with deadline:
+                while True:
+                    deadline.move(_due(self._bounds))
+                    ended = await self._source.pour(self._sink)
+                    deadline.move(None)
+                    if self._fault is not None:
+                        raise self._fault
+                    if self._behind:
+                        self._behind = False
+                        await self._stream.catch_up()
+                    elif ended:
+                        return
+        except TimeoutError:
+            if not deadline.expired:
+                raise
+            raise _too_late(self._bounds, deadline.when) from None
+
+    def _sink(self, piece: bytes) -> bool:
+        try:
+            self._behind = not self._stream.take_now(piece)
+        except Exception as error:  # noqa: BLE001  told to the task, whose fault it would have been
+            self._fault = error
+            return False
+        self._deadline.move(_due(self._bounds))
+        return not self._behind
+
+
 async def _flow(pieces: Pieces, bounds: Bounds, take_in: Send) -> None:
     """Each piece within its bound. The clock stands still while a piece is being taken."""
-    clock = bounds.loop.time
-    until, idle = bounds.until, bounds.idle
     deadline = Deadline(bounds.loop)
     due: float | None = None
     try:
         with deadline:
             while True:
-                due = until if idle is None else clock() + idle
-                if until is not None and idle is not None:
-                    due = min(until, clock() + idle)
+                due = _due(bounds)
                 deadline.move(due)
                 piece = await pieces.next()
                 deadline.move(None)
@@ -297,6 +373,14 @@ async def _flow(pieces: Pieces, bounds: Bounds, take_in: Send) -> None:
         if not deadline.expired:
             raise
         raise _too_late(bounds, due) from None
+
+
+def _due(bounds: Bounds) -> float | None:
+    """The loop time by which the next piece has to be here."""
+    if bounds.idle is None:
+        return bounds.until
+    due = bounds.loop.time() + bounds.idle
+    return due if bounds.until is None else min(bounds.until, due)
 
 
 def _too_late(bounds: Bounds, deadline: float | None) -> UpstreamError:

@@ -181,6 +181,7 @@ class Descent:
         stream = course.stream = relay.Stream(
             meter,
             self._down.body,
+            self._down.body_now,
             course.endpoint,
             hide_usage=course.request.usage_hidden and not answer.usage_dropped,
             stats=self._head.wants_stats,
@@ -196,7 +197,8 @@ class Descent:
                 self._line.release()
         keepalive = self._runtime.config.inference.keepalive_comment_secs
         try:
-            await stream.pump(pieces, self._stream_bounds(keepalive))
+            source = answer if pieces is answer and answer.pours else None
+            await stream.pump(pieces, source, self._stream_bounds(keepalive))
         except UpstreamError as error:
             if meter.errored:
                 # The upstream has told of its error itself; a second one would only hide it.

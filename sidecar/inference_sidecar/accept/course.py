@@ -197,6 +197,19 @@ class Downlink:
         self._passes(piece)
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
+    def body_now(self, piece: bytes) -> bool:
+        """Send a piece of the body if there is room for it right now; where there is none, nothing is sent."""
+        if self._line.full:
+            return False
+        self._passes(piece)
+        # Where there is room, the server's `send` waits for nothing.
+        step = self._send({"type": "http.response.body", "body": piece, "more_body": True}).__await__()
+        try:
+            next(step)
+        except StopIteration:
+            return True
+        raise AssertionError("a send waited although there was room")
+
     def _passes(self, piece: bytes) -> None:
         if self.first_byte is None:
             self.first_byte = time.monotonic()

@@ -23,6 +23,10 @@ class Line(Protocol):
     def gone(self) -> bool:
         """Whether the app has closed it."""
 
+    @property
+    def full(self) -> bool:
+        """Whether what is sent now would have to wait for the app to take what was sent before."""
+
     def watch(self, callback: Callable[[], Any] | None) -> None:
         """Call `callback` once when the app closes it; None forgets the last one."""
 

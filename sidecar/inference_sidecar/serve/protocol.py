@@ -74,6 +74,11 @@ class Connection(HttpToolsProtocol):
 
     # accept.Line
 
+    @property
+    def full(self) -> bool:
+        """See `accept.Line`."""
+        return self.flow.write_paused
+
     def watch(self, callback: Callable[[], Any] | None) -> None:
         """See `accept.Line`."""
         self._callback = callback

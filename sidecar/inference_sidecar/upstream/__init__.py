@@ -61,7 +61,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_given", "_more", "_response", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
+        "_given", "_more", "_pour", "_response", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
         "status", "usage_dropped", "whole",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class Answer:
         self.usage_dropped = False
         self.closed = False
         self._more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
+        self._pour: Callable[[Callable[[bytes], bool]], Awaitable[bool]] | None = getattr(rest, "pour", None)
         self._response = response
         self._given = False
 
@@ -104,6 +105,18 @@ class Answer:
         if not self._given:
             return self.take_first() or None
         return None if self.whole else await self._more()
+
+    @property
+    def pours(self) -> bool:
+        """Whether `pour` can be used, and `first` was taken."""
+        return self._given and (self.whole or self._pour is not None)
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """The body after `first`: each piece to `sink` as it arrives, to the end (True) or until `sink` says False.
+        Raises UpstreamError."""
+        if self.whole or self._pour is None:
+            return True
+        return await self._pour(sink)
 
     async def read(self) -> None:
         """Take the body into `first`, up to a bound. One that breaks off is still an answer: its status came whole."""

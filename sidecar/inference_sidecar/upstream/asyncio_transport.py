@@ -239,6 +239,20 @@ class _Body(httpx.AsyncByteStream):
             self._release()
         return piece or None
 
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """The rest of the body, piece by piece, as `Connection.pour` does."""
+        connection = self._connection
+        if connection is None:
+            return True
+        try:
+            ended = await connection.pour(self._answer, sink)
+        except BaseException:
+            self._release()
+            raise
+        if ended:
+            self._release()
+        return ended
+
     async def aclose(self) -> None:
         self._release()
 

@@ -41,7 +41,7 @@ class Connection:
 
     __slots__ = (
         "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_reading",
-        "_secure", "_size", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name", "origin",
+        "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name", "origin",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,8 @@ class Connection:
         self._unsent = False  # the request did not go up whole
         self._used = False  # this is not the first exchange
         self._streak = 0
+        self._sink: Callable[[bytes], bool] | None = None  # takes pieces at once
+        self._stopped = False  # and wants no more of them for now
 
     @property
     def usable(self) -> bool:
@@ -118,6 +120,28 @@ class Connection:
                 await waiter
             finally:
                 self._waiter = None
+        return self._taken()
+
+    async def pour(self, answer: Answer, sink: Callable[[bytes], bool]) -> bool:
+        """Give what has come of the body, and then each piece in the call that receives it, to `sink`: to its end
+        (True), or until `sink` says False. Raises UpstreamError."""
+        self._stopped = False
+        while not self._stopped:
+            if self._pieces:
+                self._stopped = not sink(self._taken())
+                continue
+            if answer.complete:
+                return True
+            if answer.fault is not None or self._over:
+                raise self._failure(answer)
+            self._sink = sink
+            try:
+                await self._wait()
+            finally:
+                self._sink = None
+        return False
+
+    def _taken(self) -> bytes:
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
@@ -233,9 +257,19 @@ class Connection:
                 self._lost(reset)
         except OSError as exc:
             self._lost(exc)
-        self._wake()
+        if self._sink is None or not self._poured(self._sink):
+            self._wake()
         if self.idle and self._over:
             self.close()
+
+    def _poured(self, sink: Callable[[bytes], bool]) -> bool:
+        """Whether all that is here went on, and there will be more: nobody need wake."""
+        if self._pieces:
+            self._stopped = not sink(self._taken())
+        answer = self._answer
+        return not (
+            self._stopped or self._over or answer is None or answer.complete or answer.fault is not None
+        )
 
     def _received(self, raw: bytes) -> None:
         answer, secure = self._answer, self._secure
