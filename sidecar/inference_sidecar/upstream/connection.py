@@ -228,23 +228,16 @@ class Connection:
     def _readable(self) -> None:
         """Take all that is there: after a reset uvloop tells of it once and never again. Less than was asked for is
         all; whether a reset lies behind it, the socket says at a third of what a vain attempt to read costs."""
-        answer, sock = self._answer, self._link.sock
+        sock = self._link.sock
         reset: OSError | None = None
         try:
             while not self._over:
                 raw = sock.recv(CHUNK)
                 if raw:
                     self._received(raw)
-                elif reset is not None:
-                    self._lost(reset)
-                elif self._secure is None:
-                    self._ended()
                 else:
-                    self._lost(ConnectionResetError("closed without the end of TLS"))
-                if self._size >= HIGH_WATER:
-                    self._deafen()
-                    break
-                if answer is not None and answer.complete and not self.idle:
+                    self._no_more(reset)
+                if self._enough():
                     break
                 if len(raw) < CHUNK and reset is None:
                     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -261,6 +254,22 @@ class Connection:
             self._wake()
         if self.idle and self._over:
             self.close()
+
+    def _no_more(self, reset: OSError | None) -> None:
+        """The socket gives no more bytes; whether that is in order."""
+        if reset is not None:
+            self._lost(reset)
+        elif self._secure is None:
+            self._ended()
+        else:
+            self._lost(ConnectionResetError("closed without the end of TLS"))
+
+    def _enough(self) -> bool:
+        """Whether no more is to be read for now."""
+        if self._size >= HIGH_WATER:
+            self._deafen()
+            return True
+        return self._answer is not None and self._answer.complete and not self.idle
 
     def _poured(self, sink: Callable[[bytes], bool]) -> bool:
         """Whether all that is here went on, and there will be more: nobody need wake."""
