@@ -6,9 +6,9 @@ Enters: where the configuration comes from, and its first reading. Leaves: a `Ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -100,9 +100,8 @@ class _Api(Starlette):
         super().__init__(routes=routes)
         self._accept = accept
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"] != _HEALTH:
-            await self._accept(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return self._accept(scope, receive, send)
+        return super().__call__(scope, receive, send)

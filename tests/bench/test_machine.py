@@ -58,7 +58,9 @@ def test_descendants_of_descendants_are_ours_and_others_are_not() -> None:
 
 
 def test_a_real_process_and_its_child() -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    # Its child uses some of the ticks that CPU time is counted in before it waits.
+    child = "'sum(range(10**7)); input()'"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child}])"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         try:
@@ -66,7 +68,8 @@ def test_a_real_process_and_its_child() -> None:
                 assert process.poll() is None
             assert process.pid in ours
             assert os.getpid() not in ours
-            assert machine.cpu_secs(ours) > 0
+            while machine.cpu_secs(ours) < 0.05:
+                assert process.poll() is None
             assert 1 < machine.pss_mib(ours) <= machine.rss_mib(ours) < 500
         finally:
             process.communicate("\n")

@@ -156,6 +156,7 @@ def _uvicorn(app: Any, server: Server) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,
+        interface="asgi3",
         ws="none",
         lifespan="off",
         log_config=None,

@@ -13,12 +13,9 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO
 
 from ..records import End, Outcome
-
-if TYPE_CHECKING:
-    from .spans import Trace
 
 LOGGER: Final = logging.getLogger("inference_sidecar")
 
@@ -26,6 +23,14 @@ _ROOT: Final = logging.getLogger()
 _JSON: Final = json.JSONEncoder(
     ensure_ascii=True, check_circular=False, separators=(",", ":"), default=str
 ).encode
+
+
+class HasIds(Protocol):
+    """A trace."""
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Ids of the trace and of one of its spans, in hex."""
 
 
 class _JsonFormatter(logging.Formatter):
@@ -131,7 +136,7 @@ def log_outcome(outcome: Outcome, ids: Mapping[str, str] | None = None) -> None:
         LOGGER.log(level, "request", extra={"fields": fields})
 
 
-def ids_of(trace: Trace | None) -> dict[str, str]:
+def ids_of(trace: HasIds | None) -> dict[str, str]:
     """What a log line says of a request's trace, kept or not."""
     return {} if trace is None else dict(zip(("trace_id", "span_id"), trace.ids, strict=True))
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
@@ -29,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
 
+_TICK_SECS = 0.001
+"""What a timer of uvloop's, which counts whole milliseconds, may be early: a wait that was asked for is kept."""
+
 MAX_ERROR_BODY = 1024 * 1024
 """Bytes of an error's body that are read; what is longer is cut, and then is no JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request for the upstream.
 
     `body` is whole bytes, a stream that can be read once, or None. `without_usage` is the body without the
@@ -246,7 +247,7 @@ class Upstream:
                 return failure
             attempts.retries.append(Retry(time.monotonic(), attempts.count, wait, _why(failure)))
             debug("retry", attempt=attempts.count, wait_ms=round(wait * 1000), why=_why(failure))
-            await asyncio.sleep(wait)
+            await asyncio.sleep(wait + _TICK_SECS)
 
     async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         """One try: the head, and the body's first piece. An error's body is read whole."""
