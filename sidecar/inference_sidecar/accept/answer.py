@@ -138,14 +138,13 @@ class Descent:
         length = _length(answer, course.method)
         if length is not None and (coded or not encoding):
             headers = [*headers, (b"content-length", length)]
-        document = None
-        if course.endpoint in METERED:
-            document = course.document = relay.Document(encoding if coded else "")
+        document = relay.Document(encoding if coded else "") if course.endpoint in METERED else None
         if answer.whole and pieces is answer:
+            await self._down.whole(answer.status, headers, answer.first)
             if document is not None:
                 document.feed(answer.first)
-            course.completed()
-            return await self._down.whole(answer.status, headers, answer.first)
+                course.document = document
+            return course.completed()
         await self._down.head(answer.status, headers)
         if answer.first:
             try:
@@ -154,10 +153,10 @@ class Descent:
                 )
             except UpstreamError as error:
                 # The head has gone down: what is left to say is that this body is not whole.
-                course.document = None
                 course.failed(error.code, str(error))
                 self._line.close()
                 return None
+        course.document = document
         course.completed()
         return await self._down.finish()
 

@@ -178,8 +178,8 @@ class Downlink:
                 self._passes(body)
             else:
                 body = b""
-            self.complete = True
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
+            self.complete = True
         finally:
             self._line.release()
 
