@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -108,7 +107,7 @@ def _table(reps: int, walked: Sequence[Row], running: dict[str, list[Row]]) -> I
     about = machine.describe()
     yield from (
         "# Memory and start", "",
-        f"Medians of {reps} fresh processes, Python {platform.python_version()}, {about['processor']}, Linux {about['kernel']}.",
+        f"Medians of {reps} fresh processes, Python {parts.python_version()}, {about['processor']}, Linux {about['kernel']}.",
         "Written by `make bench-memory`. In the environment and with the variables of the image.", "",
         "| import, one after the other | RSS, MiB | more, MiB | CPU, ms | modules |",
         "|---|---:|---:|---:|---:|",

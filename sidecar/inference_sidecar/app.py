@@ -61,6 +61,7 @@ class House:
                 task.cancel()
             await asyncio.wait(tasks)
             await self.live.upstream.wire.aclose()
+            self.accept.settle()
 
     def _current(self) -> Upstream:
         return self.live.upstream

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +68,7 @@ async def _build(source: Source, loaded: Any, telemetry: Telemetry) -> House:
 async def _serve(
     house: House, server: Server, api: list[socket.socket], admin: list[socket.socket], form: str
 ) -> int:
-    signals = _Signals()
+    signals = _Signals(house.accept.settle)
     servers = [_Server(_uvicorn(house.api, server), api), _Server(_uvicorn(house.admin, server), admin)]
     with signals.taken():
         async with house.running():
@@ -112,8 +112,10 @@ async def _drain(house: House, server: Server) -> None:
 class _Signals:
     """SIGTERM and SIGINT: the first asks for a drain, the second ends the process where it stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_word: Callable[[], None]) -> None:
+        """`last_word` is called before the process ends where it stands."""
         self.first = asyncio.Event()
+        self._last_word = last_word
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -129,6 +131,7 @@ class _Signals:
 
     def _came(self, number: int) -> None:
         if self.first.is_set():
+            self._last_word()
             logging.shutdown()
             sys.stdout.flush()
             os._exit(128 + number)
