@@ -17,6 +17,7 @@ from . import parts
 from .targets import Running
 
 SLACK_SECS = 60.0
+WRK_TRIES = 3  # it gives up where its first connection fails, which has nothing to do with what is measured
 
 
 class Broken(Exception):
@@ -38,10 +39,15 @@ def wrk(running: Running, load: Load, connections: int, seconds: int) -> dict[st
     url = f"{scheme}://127.0.0.1:{running.port}{running.target.path}"
     script = str(Path(__file__).parent / "wrk.lua")
     words = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url, "--", str(load.body)]
-    done = subprocess.run(
-        [parts.program("wrk"), *words],
-        check=True, capture_output=True, text=True, timeout=seconds + SLACK_SECS,
-    )  # fmt: skip
+    for _ in range(WRK_TRIES):
+        done = subprocess.run(
+            [parts.program("wrk"), *words],
+            check=False, capture_output=True, text=True, timeout=seconds + SLACK_SECS,
+        )  # fmt: skip
+        if done.returncode == 0:
+            break
+    else:
+        raise Broken(f"wrk failed with {done.returncode}: {(done.stderr or done.stdout)[-200:].strip()}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     found["fault"] = f"{found['errors']} requests failed" if found["errors"] else ""
     return found

@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -307,6 +308,7 @@ static void arguments(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN);  /* OpenSSL writes without MSG_NOSIGNAL, and peers leave */
     arguments(argc, argv);
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0) die("epoll");

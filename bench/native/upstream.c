@@ -10,6 +10,7 @@
 #include "script.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -282,6 +283,7 @@ static Peer *listener(int *port) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN);  /* OpenSSL writes without MSG_NOSIGNAL, and peers leave */
     const char *certificate = NULL, *key = NULL;
     for (int number = 1; number + 1 < argc; number += 2) {
         if (!strcmp(argv[number], "--certificate")) certificate = argv[number + 1];
