@@ -17,17 +17,16 @@ import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-import certifi
 from opentelemetry.exporter.http.transport._base import BaseHTTPResult, BaseHTTPTransport
 from opentelemetry.exporter.otlp.common.http import Compression, _OTLPHTTPClient
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from inference_config import __version__
 
+from ..runtime.authorities import with_some
 from ..runtime.proxy import Proxy
 from .environment import Signal, public_url
 from .logs import LOGGER
@@ -224,13 +223,8 @@ def _authorization(proxy: Proxy) -> dict[str, str]:
 
 def _context(signal: Signal) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=signal.certificate)
-    if signal.certificate is None and not _system_has_authorities():
-        context.load_verify_locations(certifi.where())
+    if signal.certificate is None:
+        with_some(context)
     if signal.client_certificate is not None:
         context.load_cert_chain(signal.client_certificate, signal.client_key)
     return context
-
-
-def _system_has_authorities() -> bool:
-    paths = ssl.get_default_verify_paths()
-    return bool(paths.cafile) or (bool(paths.capath) and any(Path(paths.capath).iterdir()))

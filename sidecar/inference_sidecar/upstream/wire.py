@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import certifi
 import httpx
 
 from inference_config.load import ConfigError, Problem
 from inference_config.schema import Config, Http
 
 from ..runtime import Target
+from ..runtime.authorities import with_some
 from ..runtime.proxy import Proxy, proxy_for
 from .traced import TracedTransport
 
@@ -186,16 +186,10 @@ def _ssl_context(authorities: str | None, path: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=authorities)
     except ssl.SSLError:
         raise _no_certificates(path or "") from None
-    if authorities is None and not _system_has_authorities():
-        context.load_verify_locations(certifi.where())
+    if authorities is None:
+        with_some(context)
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _system_has_authorities() -> bool:
-    """Some images and some Pythons come without any; the system's own are taken wherever there are some."""
-    paths = ssl.get_default_verify_paths()
-    return bool(paths.cafile) or (bool(paths.capath) and any(Path(paths.capath).iterdir()))
 
 
 def _no_certificates(path: str) -> ConfigError:
