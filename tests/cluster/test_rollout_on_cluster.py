@@ -38,8 +38,9 @@ def operator(proxy: Proxy, place: Place, tmp_path: Path) -> Iterator[Operator]:
 def test_a_stale_pod_is_nudged_until_it_is_current(place: Place, admins: Admins) -> None:
     admin = admins.add(revision="older")
     place.pod("web-1", admin)
-    place.becomes("RolledOut", "False", "Progressing")
-    assert place.counts() == {"matched": 1, "injected": 1, "stale": 1}
+    # A pod that is starting is progressing, too.
+    place.until(lambda: place.counts() == {"matched": 1, "injected": 1, "stale": 1}, "a stale pod")
+    assert place.condition("RolledOut") == ("False", "Progressing")
     assert "web-1" in place.message("RolledOut")
     assert place.condition("Ready") == ("True", "Ready"), "a rollout under way takes nothing from that"
     seen: list[tuple[int, float]] = []
@@ -88,10 +89,11 @@ def test_a_refused_config_is_told_and_heals_with_the_next(place: Place, proxy: P
     admin = admins.add(revision="older", refused="base_url: no such host", refused_revision=revision)
     place.pod("web-1", admin)
     place.pod("web-2", admins.add(revision=revision))
-    place.becomes("Ready", "False", "Refused")
+    both = {"matched": 2, "injected": 2, "current": 1, "refused": 1}
+    place.until(lambda: place.counts() == both, "one that refuses, one that is current")
+    assert place.condition("Ready") == ("False", "Refused")
     assert place.condition("RolledOut") == ("False", "Refused")
     assert "web-1: base_url: no such host" in place.message("RolledOut")
-    assert place.counts() == {"matched": 2, "injected": 2, "current": 1, "refused": 1}
     place.until(lambda: "Refused" in place.events(), "an event")
     proxy.done = kubelet = Kubelet()
     kubelet.pods["web-1"] = admin
