@@ -20,6 +20,8 @@ import trustme
 BENCH = Path(__file__).resolve().parents[1]
 CHECKOUT = BENCH.parent
 CACHE = CHECKOUT / ".cache" / "bench"
+LOGS = CACHE / "logs"
+"""Logs of targets that answered wrongly."""
 PROGRAMS = CACHE / "bin"
 CERTIFICATES = CACHE / "tls"
 SIDECAR = CACHE / "sidecar" / "bin" / "inference-sidecar"

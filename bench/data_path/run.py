@@ -118,24 +118,33 @@ class Run:
 
     def _sample(self, subject: Subject, scenario: str, ending: str, repetition: int) -> Sample:
         best: Sample | None = None
-        attempt = 0
+        attempt, fault = 0, ""
         while True:
             attempt += 1
             pids = subject.pids()
             before = self._mark(pids)
-            figures, fault = measure.SCENARIOS[scenario](subject)
+            figures, wrong = measure.SCENARIOS[scenario](subject)
+            if wrong:
+                self._tell(subject.running, scenario + ending, wrong)
+                fault = fault or wrong  # a fault counts, whoever else used the machine meanwhile
             taken = machine.foreign_between(before, self._mark(pids))
             foreign = {"proxy": taken[self._plan.proxy_core], "load": taken[self._plan.load_core]}
             disturbed = max(foreign.values()) > self._plan.foreign
             if best is None or max(foreign.values()) < max(best.foreign.values()):
                 best = Sample(
                     subject.running.target.name, scenario + ending, repetition, figures, foreign,
-                    disturbed=disturbed, fault=fault,
+                    disturbed=disturbed,
                 )  # fmt: skip
             if not disturbed or attempt > self._plan.again or self._left <= 0:
-                return replace(best, attempts=attempt)
+                return replace(best, attempts=attempt, fault=fault)
             self._left -= 1
             time.sleep(0.2)
+
+    @staticmethod
+    def _tell(running: Running, scenario: str, wrong: str) -> None:
+        kept = running.keep_log()
+        place = "" if kept is None else f"; its log: {kept}"
+        print(f"{running.target.name}, {scenario}: {wrong}{place}", file=sys.stderr, flush=True)
 
     def _mark(self, pids: set[int]) -> machine.Mark:
         return machine.mark(self._plan.proxy_core, pids, self._plan.load_core, self._load_pids)

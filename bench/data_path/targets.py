@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,6 +81,16 @@ class Running:
     tls: bool
     pid: int | None = None
     start_secs: float = 0.0
+    log: Path | None = None
+
+    def keep_log(self) -> Path | None:
+        """Copy the log to where it outlives the run; where that is, None where there is no log."""
+        if self.log is None:
+            return None
+        parts.LOGS.mkdir(parents=True, exist_ok=True)
+        kept = parts.LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.log.name}"
+        shutil.copyfile(self.log, kept)
+        return kept
 
 
 def known(extra: Mapping[str, str], variants: Mapping[str, Mapping[str, str]]) -> dict[str, Target]:
@@ -157,7 +168,7 @@ class Starter:
             )  # fmt: skip
         try:
             found = self._await(target, process, port, log)
-            yield Running(target, found, False, process.pid, time.monotonic() - began)
+            yield Running(target, found, False, process.pid, time.monotonic() - began, log)
         finally:
             _stop(process)
 
