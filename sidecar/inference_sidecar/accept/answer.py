@@ -187,13 +187,9 @@ class Descent:
             mask=self._runtime.mask,
         )
         if not self._down.begun:
-            self._line.hold()
-            try:
-                await self.begin_stream(answer.status, headers)
-                if pieces is answer:
-                    await stream.begin(answer.take_first())
-            finally:
-                self._line.release()
+            await self.begin_stream(answer.status, headers)
+            if pieces is answer:
+                await stream.begin(answer.take_first())
         keepalive = self._runtime.config.inference.keepalive_comment_secs
         try:
             source = answer if pieces is answer and answer.pours else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import relay, respond
@@ -32,28 +31,31 @@ CONTENT_SHOWN: Final = 16 * 1024
 _UNREAD: Final = InferenceRequest(b"", b"")
 
 
-@dataclass(slots=True)
 class Course:
-    """One request's state, written by the rooms that it passes. Times are `time.monotonic()`'s: a loop's own clock may stand still while it works."""
+    """One request's state, written by the rooms that it passes. Times are `time.monotonic()`'s: a loop's own clock may
+    stand still while it works."""
 
-    request_id: str
-    method: str
-    path: bytes
-    started: float
-    endpoint: Endpoint = Endpoint.OTHER
-    request: InferenceRequest = _UNREAD
-    attempts: Attempts = field(default_factory=Attempts)
-    bytes_up: int = 0
-    meter: Meter | None = None
-    stream: relay.Stream | None = None
-    upstream_id: str | None = None
-    end: End = End.FAILED
-    error: str | None = None
-    error_message: str | None = None
-    param: str | None = None
-    trace: Trace | None = None
-    document: relay.Document | None = None
-    """A plain answer that is still to be read for what it says of itself: that can wait until it has gone down."""
+    def __init__(
+        self, request_id: str, method: str, path: bytes, started: float, trace: Trace | None
+    ) -> None:
+        self.request_id = request_id
+        self.method = method
+        self.path = path
+        self.started = started
+        self.trace = trace
+        self.endpoint = Endpoint.OTHER
+        self.request = _UNREAD
+        self.attempts = Attempts()
+        self.bytes_up = 0
+        self.meter: Meter | None = None
+        self.stream: relay.Stream | None = None
+        self.upstream_id: str | None = None
+        self.end = End.FAILED
+        self.error: str | None = None
+        self.error_message: str | None = None
+        self.param: str | None = None
+        self.document: relay.Document | None = None
+        """A plain answer that is still to be read for what it says of itself: that can wait until it has gone down."""
 
     def completed(self) -> None:
         """It ended as it should; where the upstream itself told of an error, that is what counts."""
@@ -171,20 +173,16 @@ class Downlink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, in one piece."""
-        self._line.hold()
-        try:
-            await self.head(status, headers)
-            if body and self._method != "HEAD":
-                self._passes(body)
-            else:
-                body = b""
-            await self._send({"type": "http.response.body", "body": body, "more_body": False})
-            self.complete = True
-        finally:
-            self._line.release()
+        await self.head(status, headers)
+        if body and self._method != "HEAD":
+            self._passes(body)
+        else:
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.complete = True
 
     async def head(self, status: int, headers: Headers, *, stream: bool = False) -> None:
-        """Send status and headers. `stream`: they begin an event stream."""
+        """Send status and headers, which leave with the first of the body. `stream`: they begin an event stream."""
         if not any(name == b"x-request-id" for name, _ in headers):
             headers = [*headers, (b"x-request-id", self._request_id.encode())]
         if self._origin is not None:
@@ -199,16 +197,10 @@ class Downlink:
 
     def body_now(self, piece: bytes) -> bool:
         """Send a piece of the body if there is room for it right now; where there is none, nothing is sent."""
-        if self._line.full:
+        if not self._line.pour(piece):
             return False
         self._passes(piece)
-        # Where there is room, the server's `send` waits for nothing.
-        step = self._send({"type": "http.response.body", "body": piece, "more_body": True}).__await__()
-        try:
-            next(step)
-        except StopIteration:
-            return True
-        raise AssertionError("a send waited although there was room")
+        return True
 
     def _passes(self, piece: bytes) -> None:
         if self.first_byte is None:

@@ -56,8 +56,7 @@ class Exchange:
         self._headers: Headers = scope["headers"]
         self._query: bytes = scope["query_string"]
         self._head = bodies.read_head(self._headers)
-        self.course = Course(request_id, scope["method"], scope["raw_path"], time.monotonic())
-        self.course.trace = trace
+        self.course = Course(request_id, scope["method"], scope["raw_path"], time.monotonic(), trace)
         self._down = Downlink(
             send,
             line,
@@ -138,7 +137,7 @@ class Exchange:
         if not self._is_held():
             if head.length is not None and head.length > limits.max_body_bytes:
                 return bodies.too_large(limits.max_body_bytes, "server.max_body_bytes")
-            return bodies.stream(self._receive, limits.max_body_bytes, course.count_up)
+            return bodies.Upload(self._receive, limits.max_body_bytes, course.count_up)
         body = await bodies.read_whole(self._receive, head, limits.max_json_bytes, "server.max_json_bytes")
         if isinstance(body, Refusal):
             return body

@@ -23,18 +23,11 @@ class Line(Protocol):
     def gone(self) -> bool:
         """Whether the app has closed it."""
 
-    @property
-    def full(self) -> bool:
-        """Whether what is sent now would have to wait for the app to take what was sent before."""
-
     def watch(self, callback: Callable[[], Any] | None) -> None:
         """Call `callback` once when the app closes it; None forgets the last one."""
 
     def close(self) -> None:
         """Close it after what was sent so far, whatever was promised."""
 
-    def hold(self) -> None:
-        """What is sent from now on waits for `release`, so that it leaves in one piece."""
-
-    def release(self) -> None:
-        """Send what was held."""
+    def pour(self, piece: bytes) -> bool:
+        """Send a piece of an answer's body whose head was sent, at once. False: there is no room, nothing was sent."""

@@ -56,7 +56,7 @@ class Located(NamedTuple):
     model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """The upstream of one config.
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,10 +152,8 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn(app: Any, server: Server) -> uvicorn.Config:
-    protocol = type(
-        "Connection",
-        (Connection,),
-        {"max_head": server.max_header_bytes, "head_secs": server.header_timeout_secs},
+    protocol: Any = partial(
+        Connection, max_head=server.max_header_bytes, head_secs=server.header_timeout_secs
     )
     return uvicorn.Config(
         app,
@@ -174,8 +173,8 @@ def _uvicorn(app: Any, server: Server) -> uvicorn.Config:
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """uvicorn reports a body that was cut on purpose, and its own start and stop; both are told better here."""
-    return record.levelno >= logging.ERROR and "without completing response" not in record.getMessage()
+    """uvicorn's own start and stop are told better here."""
+    return record.levelno >= logging.ERROR
 
 
 def _announce(

@@ -1,226 +1,338 @@
-"""uvicorn's HTTP protocol with what a door on the open needs: bounds on a request's head, and news of the app.
+"""HTTP/1.1 on one connection of an app: bounds on heads and on silence, news of the app, one request at a time.
 
-Enters: bytes of one connection. Leaves: ASGI calls, made by uvicorn. Answers in OpenAI's shape where a head
-breaks a bound before there is a request.
+Enters: bytes, from uvicorn's server. Leaves: a `Cycle` for each request, and what it writes; answers in OpenAI's shape
+where a head breaks a bound before there is a request. llhttp parses. Must not know what is served. Decision 010
+says why this is not uvicorn's own protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import urllib.parse
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
 from ..accept import EXTENSION
 from ..respond import error_body
+from .cycle import STATUS_LINES, App, Cycle
 
 PEER_CHECK_SECS: Final = 0.05
 
 _FOLD: Final = 4  # `: ` and the line end of a header line
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 class HeadTooLargeError(Exception):
     """The request line and headers are larger than their bound."""
 
 
-class _Outlet:
-    """A transport that can hold back what is written: uvicorn writes head and body apart, and each write of uvloop's
-    is a call to the kernel."""
+class Connection:
+    """One connection of an app, as asyncio's transports know a protocol. Implements `accept.Line` and `cycle.Wire`."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.held: list[bytes] | None = None
-        self._transport = transport
-        self.is_closing = transport.is_closing
-        self.get_extra_info = transport.get_extra_info
-        self.abort = transport.abort
-
-    def write(self, data: bytes) -> None:
-        if self.held is None:
-            self._transport.write(data)
-        else:
-            self.held.append(data)
-
-    def release(self) -> None:
-        held, self.held = self.held, None
-        if held:
-            self._transport.write(b"".join(held))
-
-    def close(self) -> None:
-        self.release()
-        self._transport.close()
-
-
-class Connection(HttpToolsProtocol):
-    """One connection of an app. Implements `accept.Line`.
-
-    `max_head` bytes and `head_secs` seconds bound the request line and headers.
-    """
-
-    max_head: int
-    head_secs: float
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],  # noqa: ARG002
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        max_head: int,
+        head_secs: float,
+    ) -> None:
+        """The first four are uvicorn's. `max_head` bytes and `head_secs` seconds bound the request line and headers."""
+        self.loop = _loop or asyncio.get_running_loop()
         self.gone = False
+        self._app: App = config.loaded_app
+        self._keep_alive_secs: float = config.timeout_keep_alive
+        self._max_head = max_head
+        self._head_secs = head_secs
+        self._connections: set[Any] = server_state.connections
+        self._tasks: set[asyncio.Task[None]] = server_state.tasks
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # Pipelined requests may follow one that asked for the connection's end; its answer goes down all the same.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._transport: Any = None
+        self._cycle: Cycle | None = None  # the one that is being answered, or was last
+        self._newest: Cycle | None = None  # the one whose body comes
+        self._waiting: deque[Cycle] = deque()  # pipelined behind the one that is being answered
         self._callback: Callable[[], Any] | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._expects = False
         self._in_head = True
+        self._idle = False  # between two requests
         self._raw_head = 0
         self._named_head = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._deaf = False  # nothing is read
+        self._full = False
+        self._drained: asyncio.Future[None] | None = None
+        self._due: float | None = None  # when something is too late: a head, or the next request
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0
         self._peer_timer: asyncio.TimerHandle | None = None
 
-    # accept.Line
+    # accept.Line and cycle.Wire
 
     @property
     def full(self) -> bool:
-        """See `accept.Line`."""
-        return self.flow.write_paused
+        """See `cycle.Wire`."""
+        return self._full
+
+    @property
+    def closing(self) -> bool:
+        """See `cycle.Wire`."""
+        return self.gone or bool(self._transport.is_closing())
 
     def watch(self, callback: Callable[[], Any] | None) -> None:
         """See `accept.Line`."""
         self._callback = callback
 
+    def pour(self, piece: bytes) -> bool:
+        """See `accept.Line`."""
+        if self._full:
+            return False
+        if not self.gone and self._cycle is not None:
+            self._cycle.piece(piece, more=True)
+        return True
+
+    def write(self, data: bytes) -> None:
+        """See `cycle.Wire`."""
+        self._transport.write(data)
+
     def close(self) -> None:
         """See `accept.Line`."""
-        self.release()
-        self.transport.close()
+        self._transport.close()
 
-    def hold(self) -> None:
-        """See `accept.Line`."""
-        self._outlet.held = []
+    async def room(self) -> None:
+        """See `cycle.Wire`."""
+        while self._full and not self.gone:
+            self._drained = self.loop.create_future()
+            await self._drained
 
-    def release(self) -> None:
-        """See `accept.Line`."""
-        self._outlet.release()
+    def listen(self, *, on: bool) -> None:
+        """See `cycle.Wire`. While nothing is read, nothing is heard of the app's end: then the socket is asked."""
+        if on and self._deaf and not self._waiting:
+            self._deaf = False
+            self._transport.resume_reading()
+        elif not on and not self._deaf:
+            self._deaf = True
+            self._transport.pause_reading()
+            if self._peer_timer is None:
+                self._peer_timer = self.loop.call_later(PEER_CHECK_SECS, self._check_peer)
+
+    def ended(self, cycle: Cycle) -> None:
+        """See `cycle.Wire`: the next request begins, or is awaited."""
+        if not cycle.keep_alive:
+            self._transport.close()
+        if self._transport.is_closing():
+            return
+        if self._waiting:
+            self._start(self._waiting.popleft())
+        else:
+            self._idle = not self._raw_head
+            self._patience(self._keep_alive_secs if self._idle else self._head_secs)
+        self.listen(on=True)
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """A connection is there: its first head is awaited."""
-        super().connection_made(transport)
-        self._outlet = _Outlet(transport)
-        self.transport = cast("asyncio.Transport", self._outlet)
-        self._head_timer = self.loop.call_later(self.head_secs, self._head_late)
+        self._connections.add(self)
+        self._transport = transport
+        self._patience(self._head_secs)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The app has left."""
         self.gone = True
-        for timer in (self._head_timer, self._peer_timer):
+        self._connections.discard(self)
+        self._due = None
+        for timer in (self._timer, self._peer_timer):
             if timer is not None:
                 timer.cancel()
-        super().connection_lost(exc)
+        self._timer = self._peer_timer = None
+        self._parser = None  # it holds this object in turn
+        self._waiting.clear()
+        self.resume_writing()
+        if self._cycle is not None:
+            self._cycle.wake()
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
+
+    def eof_received(self) -> None:
+        """The app sends no more. That counts as its leaving."""
+
+    def pause_writing(self) -> None:
+        """The app takes less than what comes."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._full = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the app."""
         if self._in_head:
             self._raw_head += len(data)
-        super().data_received(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing else is spoken here: the request is answered, and its connection is not kept
+        except httptools.HttpParserError:
+            self._refuse(431 if self._named_head > self._max_head else 400)
+            return
         # Most heads come in one piece, and are over by now.
-        if self._in_head and self._raw_head and not self.transport.is_closing():
-            if self._raw_head > self.max_head:
-                self._answer(431, self._too_large())
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(self.head_secs, self._head_late)
+        if self._in_head and self._raw_head and not self._transport.is_closing():
+            if self._raw_head > self._max_head:
+                self._refuse(431)
+            elif self._idle:
+                self._idle = False
+                self._patience(self._head_secs)
 
-    # httptools callbacks
+    def shutdown(self) -> None:
+        """uvicorn's word: no request after the one that is being answered."""
+        if self._cycle is None or self._cycle.complete:
+            self._transport.close()
+        else:
+            self._cycle.keep_alive = False
+
+    # httptools' callbacks
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
+        self._url = b""
+        self._headers = []
+        self._expects = False
         self._named_head = 0
-        extensions: dict[str, Any] = {EXTENSION: self}
-        self.scope["extensions"] = extensions
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
         self._count(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header line. uvicorn's own few lines, spared a call for each: they are what it does, too."""
-        self._named_head += len(name) + len(value) + _FOLD
-        if self._named_head > self.max_head:
-            raise HeadTooLargeError
+        """A header line."""
+        self._count(len(name) + len(value) + _FOLD)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+            self._expects = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
+        self._in_head = self._idle = False
         self._raw_head = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        super().on_headers_complete()
+        self._due = None
+        parser = self._parser
+        version: str = parser.get_http_version()
+        url = httptools.parse_url(self._url)
+        raw_path: bytes = url.path
+        path = raw_path.decode("ascii")
+        extensions: dict[str, Any] = {EXTENSION: self}
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "root_path": "",
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+            "headers": self._headers,
+            "extensions": extensions,
+        }
+        keep_alive = version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
+        cycle = Cycle(self, scope, keep_alive=keep_alive, expects=self._expects)
+        before, self._newest = self._cycle, cycle
+        if before is None or (before.complete and not self._waiting):
+            self._start(cycle)
+        else:
+            self._waiting.append(cycle)
+            self.listen(on=False)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body. Where too much of it waits, uvicorn stops reading, and with that stops
-        hearing of the app's end; then the socket is asked instead."""
-        super().on_body(body)
-        if self.flow.read_paused and self._peer_timer is None:
-            self._peer_timer = self.loop.call_later(PEER_CHECK_SECS, self._check_peer)
+        """A piece of the body."""
+        if self._newest is not None:
+            self._newest.feed(body)
 
     def on_message_complete(self) -> None:
         """The request is whole; the next bytes are a new head."""
-        super().on_message_complete()
+        if self._newest is not None:
+            self._newest.end()
         self._in_head = True
 
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what is no HTTP, in OpenAI's shape."""
-        if self._named_head > self.max_head:
-            self._answer(431, self._too_large())
-        else:
-            self._answer(400, msg)
+    def _start(self, cycle: Cycle) -> None:
+        self._cycle = cycle
+        task = self.loop.create_task(cycle.run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Bounds
 
     def _count(self, size: int) -> None:
         self._named_head += size
-        if self._named_head > self.max_head:
+        if self._named_head > self._max_head:
             raise HeadTooLargeError
 
-    def _too_large(self) -> str:
-        return f"Request line and headers are larger than {self.max_head} bytes (server.max_header_bytes)."
+    def _patience(self, secs: float) -> None:
+        """From now on so many seconds for the next head. A timer that is there looks again when it fires: most
+        requests come in time, and cost none."""
+        self._due = due = self.loop.time() + secs
+        if self._timer is not None:
+            if self._armed <= due:
+                return
+            self._timer.cancel()
+        self._armed = due
+        self._timer = self.loop.call_at(due, self._look)
 
-    def _head_late(self) -> None:
-        self._head_timer = None
-        if self.transport.is_closing():
+    def _look(self) -> None:
+        self._timer = None
+        due = self._due
+        if due is None or self._transport.is_closing():
             return
-        if self._raw_head:
-            self._answer(
-                408, f"No whole request head within {self.head_secs:g} s (server.header_timeout_secs)."
-            )
+        if self.loop.time() < due:
+            self._armed = due
+            self._timer = self.loop.call_at(due, self._look)
+        elif self._raw_head:
+            self._refuse(408)
         else:
-            self.transport.close()
+            self._transport.close()
 
-    def _answer(self, status: int, message: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+    def _refuse(self, status: int) -> None:
+        """Answer what never became a request, and close."""
+        if self._cycle is not None and not self._cycle.complete:
             # Another request's answer is under way on this connection: it must not be written into.
-            self.transport.close()
+            self._transport.close()
             return
+        if status == 431:
+            message = (
+                f"Request line and headers are larger than {self._max_head} bytes (server.max_header_bytes)."
+            )
+        elif status == 408:
+            message = f"No whole request head within {self._head_secs:g} s (server.header_timeout_secs)."
+        else:
+            message = "Invalid HTTP request received."
         body = error_body(message, "invalid_request_error", None, None)
-        head = STATUS_LINE[status] + (
+        head = STATUS_LINES[status] + (
             b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         )
-        self.transport.write(head + body)
-        self.transport.close()
+        self._transport.write(head + body)
+        self._transport.close()
 
     def _check_peer(self) -> None:
         self._peer_timer = None
-        flow: FlowControl = self.flow
-        if not flow.read_paused or self.transport.is_closing():
+        if not self._deaf or self._transport.is_closing():
             return
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
         if poll.poll(0):
-            self.transport.abort()
+            self._transport.abort()
         else:
             self._peer_timer = self.loop.call_later(PEER_CHECK_SECS, self._check_peer)
