@@ -8,10 +8,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference_sidecar.records import End, Endpoint, Outcome, StreamStats, Usage
-from inference_sidecar.telemetry import Figures, Series, configure, debug, log_outcome
+from inference_sidecar.telemetry import Figures, Series, configure, debug, log_outcomes
 from inference_sidecar.telemetry.figures import MAX_ERROR_TYPES, WINDOW
+from inference_sidecar.telemetry.requests_log import fields_of, members_of
 
 PLAIN = Outcome(
     "req_1",
@@ -139,7 +142,7 @@ def restored_logging() -> Iterator[None]:
 def test_json_lines() -> None:
     out = io.StringIO()
     assert configure("info", "auto", out) == "json"
-    log_outcome(STREAM)
+    log_outcomes([(STREAM, {})])
     debug("not at this level")
     (line,) = [json.loads(text) for text in out.getvalue().splitlines()]
     assert line["message"] == "request"
@@ -147,6 +150,44 @@ def test_json_lines() -> None:
     assert line["usage"] == {"prompt_tokens": 10, "completion_tokens": 51, "total_tokens": 61}
     assert line["time"].endswith("Z")
     assert "error" not in line
+
+
+MAYBE_TEXT, MAYBE_SECONDS = st.none() | st.text(), st.none() | st.floats(0, 1e6)
+COUNT = st.integers(0)
+OUTCOMES = st.fixed_dictionaries(
+    {
+        "request_id": st.text(),
+        "endpoint": st.sampled_from(Endpoint),
+        "method": st.text(),
+        "path": st.text(),
+        "status": COUNT,
+        "end": st.sampled_from(End),
+        "duration_s": st.floats(0, 1e6),
+        "error": MAYBE_TEXT,
+        "error_message": MAYBE_TEXT,
+        "param": MAYBE_TEXT,
+        "model": MAYBE_TEXT,
+        "response_model": MAYBE_TEXT,
+        "streaming": st.booleans(),
+        "streamed": st.booleans(),
+        "first_byte_s": MAYBE_SECONDS,
+        "first_token_s": MAYBE_SECONDS,
+        "bytes_down": COUNT,
+        "finish_reasons": st.lists(st.text(), max_size=3).map(tuple),
+        "upstream_request_id": MAYBE_TEXT,
+        "usage": st.none() | st.tuples(COUNT, COUNT, COUNT).map(lambda counts: Usage(*counts)),
+        "stream": st.none()
+        | st.tuples(st.floats(0, 1e9), COUNT, st.floats(0, 1e9)).map(lambda one: StreamStats(*one)),
+    }
+).map(lambda fields: Outcome(**fields))
+
+
+@given(OUTCOMES, st.dictionaries(st.sampled_from(["trace_id", "span_id"]), st.text()))
+def test_a_line_written_by_hand_is_what_an_encoder_writes(outcome: Outcome, ids: dict[str, str]) -> None:
+    level = "warning" if outcome.end is End.FAILED else "info"
+    head = {"level": level, "logger": "inference_sidecar", "message": "request"}
+    line = "{" + members_of(outcome, ids) + "}"
+    assert line == json.dumps({**head, **fields_of(outcome, ids)}, separators=(",", ":"))
 
 
 @pytest.mark.usefixtures("restored_logging")
@@ -157,5 +198,5 @@ def test_text_lines_and_levels() -> None:
     logging.getLogger("httpcore").debug("authorization: secret")
     assert out.getvalue().endswith('debug   step name="two words" number=3\n')
     configure("error", "json", out)
-    log_outcome(PLAIN._replace(end=End.FAILED, error="x"))
+    log_outcomes([(PLAIN._replace(end=End.FAILED, error="x"), {})])
     assert "request" not in out.getvalue().splitlines()[-1]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import respond
 from ..records import Reason, Refusal
 from ..runtime import unknown_url
-from ..telemetry import LOGGER, Figures, ids_of, log_outcome
+from ..telemetry import LOGGER, Figures, Told, ids_of, log_outcomes
 from ..upstream import Upstream
 from .body import Receive
 from .door import Door, Verdict, is_loopback
@@ -130,16 +130,18 @@ class Accept:
     def settle(self) -> None:
         """Tell figures, log and traces of the requests that have ended since this was last done."""
         ended, self._ended = self._ended, []
+        told: list[Told] = []
         for exchange, trace in ended:
             try:
                 outcome = exchange.outcome()
                 self._figures.record(outcome)
-                log_outcome(outcome, ids_of(trace))
+                told.append((outcome, ids_of(trace)))
                 if trace is not None:
                     trace.end(outcome, exchange.said())
             except Exception:  # noqa: BLE001  an edge: what one request cannot tell must not cost the others' word
                 fields = {"request_id": exchange.course.request_id}
                 LOGGER.exception("a request could not be told of", extra={"fields": fields})
+        log_outcomes(told)
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -231,7 +231,7 @@ class Connection:
         self._due = None
         parser = self._parser
         version: str = parser.get_http_version()
-        url = httptools.parse_url(self._url)
+        url: Any = httptools.parse_url(self._url)  # its own types forget that there may be no query
         raw_path: bytes = url.path
         path = raw_path.decode("ascii")
         extensions: dict[str, Any] = {EXTENSION: self}

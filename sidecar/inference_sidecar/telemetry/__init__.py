@@ -8,8 +8,9 @@ hold one up. The only room that knows OpenTelemetry, and it imports that only wh
 from __future__ import annotations
 
 from .figures import Figures, Series
-from .logs import LOGGER, configure, debug, debugging, ids_of, log_outcome
+from .logs import LOGGER, configure, debug, debugging
 from .prometheus import exposition
+from .requests_log import Told, ids_of, log_outcomes
 from .setup import Telemetry, set_up
 
 __all__ = [
@@ -17,11 +18,12 @@ __all__ = [
     "Figures",
     "Series",
     "Telemetry",
+    "Told",
     "configure",
     "debug",
     "debugging",
     "exposition",
     "ids_of",
-    "log_outcome",
+    "log_outcomes",
     "set_up",
 ]
