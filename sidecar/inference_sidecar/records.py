@@ -42,7 +42,7 @@ class Reason(enum.StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A request that the sidecar answers itself.
 
@@ -56,7 +56,7 @@ class Refusal:
     code: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What one config asks of requests, compiled once for all of them.
 
@@ -154,7 +154,7 @@ class End(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Retry:
     """One more attempt that was decided on. `at` is `time.monotonic()`'s, `attempt` the number of the one that had
     failed, from 1; `why` is low in cardinality, as `Outcome.error` is."""
@@ -165,7 +165,7 @@ class Retry:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Said:
     """Content of one request, where traces tell it: the body that went up, and the first bytes that came down, as
     they were, compressed or not. `mask` takes the key out of a text."""

@@ -58,7 +58,7 @@ EXCERPT: Final = 200
 """Characters of a non-JSON error body that are quoted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A whole answer of known length."""
 

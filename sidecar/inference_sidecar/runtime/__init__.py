@@ -28,7 +28,7 @@ _PATTERN = frozenset("*?[")
 _CAN_STREAM = {"openai": True, "azure": True, "echo": True}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """Everything that one generation of the configuration means for a request.
 

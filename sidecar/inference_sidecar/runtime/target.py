@@ -56,7 +56,7 @@ class Located(NamedTuple):
     model: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """The upstream of one config.
 

@@ -65,7 +65,7 @@ class Point:
         return other
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Family:
     """One metric and what it says now, by its attributes' values."""
 

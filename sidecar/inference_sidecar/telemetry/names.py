@@ -56,7 +56,7 @@ class Kind(enum.StrEnum):
     HISTOGRAM = "histogram"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One metric. `unit` is UCUM's word, `bounds` are a histogram's upper bucket bounds in that unit."""
 

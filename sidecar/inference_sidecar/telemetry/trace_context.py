@@ -30,7 +30,7 @@ class Parent(NamedTuple):
     state: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sampler:
     """`bound`: a trace is kept whose id's lower 64 bits are below it. `follows`: the app's word goes before."""
 

@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 NAME_CHARS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """What is wrong, and where below the value that was checked.
 
