@@ -90,11 +90,3 @@ class UpstreamProtocolError(UpstreamError):
     """What came was not a valid, complete answer."""
 
     code = "upstream_protocol_error"
-
-
-class Unwritable(ValueError):
-    """A request that cannot be written as HTTP/1.1. Says nothing of what it held: that may be the key."""
-
-
-class NotJson(ValueError):
-    """A word that Python reads as a number and JSON does not know."""

@@ -137,7 +137,7 @@ class Exchange:
         if not self._is_held():
             if head.length is not None and head.length > limits.max_body_bytes:
                 return bodies.too_large(limits.max_body_bytes, "server.max_body_bytes")
-            return bodies.Upload(self._receive, limits.max_body_bytes, course.count_up)
+            return bodies.stream(self._receive, limits.max_body_bytes, course.count_up)
         body = await bodies.read_whole(self._receive, head, limits.max_json_bytes, "server.max_json_bytes")
         if isinstance(body, Refusal):
             return body

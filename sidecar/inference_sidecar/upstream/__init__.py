@@ -21,7 +21,7 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
-from .wire import Once, Wire, wire_for
+from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
@@ -174,7 +174,7 @@ class Upstream:
         clock = Deadline(loop, loop.time() + secs)
         if not isinstance(call.body, bytes | None):
             # An upload may take longer than its answer: the clock starts again with each piece.
-            call = _with_body(call, _WithProgress(call.body, lambda: clock.move(loop.time() + secs)))
+            call = _with_body(call, _with_progress(call.body, lambda: clock.move(loop.time() + secs)))
         try:
             with clock:
                 return await self._attempts(call, attempts, clock)
@@ -291,32 +291,30 @@ class Upstream:
         )
 
 
+class _Once(httpx.AsyncByteStream):
+    """A request body that is read once, as it comes."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            yield piece
+
+
 def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
-    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Once(body)
+    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else _Once(body)
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:
     return Call(call.method, call.target, call.headers, call.endpoint, body, trace=call.trace)
 
 
-class _WithProgress:
-    """The same pieces; `touch` is called with each, and at their end."""
-
-    def __init__(self, pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> None:
-        self._pieces = pieces
-        self._touch = touch
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            self._touch()
-            raise
-        self._touch()
-        return piece
+async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        touch()
+        yield piece
+    touch()
 
 
 def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) -> bool:

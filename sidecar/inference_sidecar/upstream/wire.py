@@ -103,16 +103,6 @@ class _Held(httpx.AsyncByteStream):
                 wire._ended()  # noqa: SLF001  the two are one piece
 
 
-class Once(httpx.AsyncByteStream):
-    """A request body that is read once, as it comes."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
-
 def wire_for(
     config: Config,
     target: Target,

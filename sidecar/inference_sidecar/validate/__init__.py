@@ -219,10 +219,7 @@ def _usage_edits(body: Body) -> list[Edit]:
 
 def _last(members: list[Member], name: str) -> Member | None:
     """Of a member that is given twice the last counts, as nearly every reader has it."""
-    for member in reversed(members):
-        if member.name == name:
-            return member
-    return None
+    return next((member for member in reversed(members) if member.name == name), None)
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def boolean(value: Any) -> Fault | None:
     return None if isinstance(value, bool) else wrong_type("a boolean, true or false", value)
 
 
-def number(low: int | float, high: int | float) -> Check:
+def number(low: float, high: float) -> Check:
     """Any number from `low` to `high`."""
     expected = f"a number between {low} and {high}"
 
