@@ -35,7 +35,7 @@ class House:
         """Raises ConfigError where the first configuration cannot be put in force."""
         server = loaded.config.server
         self.telemetry = telemetry
-        self.live = Live(source, loaded, telemetry.tracing)
+        self.live = Live(source, loaded)
         self.figures = Figures(self.live.reloads, self.live.connections)
         self.checker = Checker(self._current)
         self.live.on_swap = self.checker.ask

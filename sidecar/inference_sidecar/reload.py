@@ -29,7 +29,7 @@ from .telemetry.logs import set_level
 from .upstream import Upstream, Wire, wire_for
 
 if TYPE_CHECKING:
-    from .telemetry.spans import Tracing
+    pass
 
 POLL_SECS: Final = 0.5
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -77,8 +77,8 @@ class Source:
 class Live:
     """What is in force, and the means to put something newer in its place."""
 
-    def __init__(self, source: Source, loaded: Loaded, tracing: Tracing | None = None) -> None:
-        """Raises ConfigError where the key or the CA file cannot be used. `tracing` None: no spans upstream."""
+    def __init__(self, source: Source, loaded: Loaded) -> None:
+        """Raises ConfigError where the key or the CA file cannot be used."""
         self.generation = 0
         self.loaded_at = 0.0
         self.refused: Refused | None = None
@@ -87,7 +87,6 @@ class Live:
         self._refusals = 0
         self._retired: list[Wire] = []
         self._source = source
-        self._tracing = tracing
         self._server = loaded.config.server
         self._good = loaded.config
         self._seen = b""
@@ -193,7 +192,6 @@ class Live:
             target_of(config.inference),
             self._source.environ,
             current.wire if current else None,
-            self._tracing,
         )
         return Upstream(runtime, wire)
 

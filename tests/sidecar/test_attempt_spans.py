@@ -30,7 +30,7 @@ from inference_sidecar.records import End, Endpoint, Outcome
 from inference_sidecar.telemetry.otlp_spans import Envelope
 from inference_sidecar.telemetry.spans import Trace, Tracing
 from inference_sidecar.telemetry.trace_context import sampler_of
-from inference_sidecar.upstream.traced import TracedTransport
+from inference_sidecar.upstream.traced import recorded, shown
 
 # Read where the instrumentation is first used in a process: the stable names.
 os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http"
@@ -60,7 +60,7 @@ class Ours:
             content=False,
             excluded=excluded,
         )
-        self.way = TracedTransport(inner, self.tracing)
+        self.inner = inner
 
     def begin(self) -> Trace:
         trace = self.tracing.begin([])
@@ -68,9 +68,9 @@ class Ours:
         return trace
 
     async def send(self, trace: Trace, method: str, url: str) -> None:
-        shown = httpx.URL(url).raw_path.partition(b"?")[0]
-        request = httpx.Request(method, url, extensions={"trace": trace, "shown": shown})
-        response = await self.way.handle_async_request(request)
+        request = httpx.Request(method, url)
+        trace.attempt_began(request.method, *shown(request.url)(request.url.raw_path.partition(b"?")[0]))
+        response = await recorded(trace, self.inner.handle_async_request(request))
         await response.aclose()
 
     def spans(self) -> list[Any]:
@@ -272,7 +272,7 @@ def test_attempts_one_after_the_other(run: Run) -> None:
                 trace = ours.begin()
                 for _ in range(3):
                     await ours.send(trace, "POST", server.url())
-                trace.attempt_began(ours.tracing.about("POST", "http://h/", "h", None))
+                trace.attempt_began("POST", "http://h/", "h", None)
                 trace.end(OUTCOME)
         *attempts, call, server_span = ours.spans()
         resent = [told(span)["attributes"].get("http.request.resend_count", 0) for span in attempts]

@@ -115,10 +115,10 @@ class Connection:
 
     def listen(self, *, on: bool) -> None:
         """See `cycle.Wire`. While nothing is read, nothing is heard of the app's end: then the socket is asked."""
-        if on and self._deaf and not self._waiting:
+        if on and self._deaf and not self._waiting and not self.closing:
             self._deaf = False
             self._transport.resume_reading()
-        elif not on and not self._deaf:
+        elif not on and not self._deaf and not self.closing:
             self._deaf = True
             self._transport.pause_reading()
             if self._peer_timer is None:

@@ -75,7 +75,7 @@ class Tracing:
         return Trace(self, trace_id, ids, parent, agent, kept=self._keeps(trace_id, parent))
 
     def about(self, method: str, url: str, host: str, port: int | None) -> bytes:
-        """What `Trace.attempt_began` is told. `url` is without query and password."""
+        """What is the same in every such attempt's span."""
         if self._excluded is not None and self._excluded(url):
             return _NO_SPAN
         return about_attempt(method, url, host, port)
@@ -146,8 +146,9 @@ class Trace:
             self._call = self._ids[8:16]
             self._call_began = time_ns()
 
-    def attempt_began(self, about: bytes) -> None:
-        """`about` is `Tracing.about`'s."""
+    def attempt_began(self, method: str, url: str, host: str, port: int | None) -> None:
+        """`url` is without query and password."""
+        about = self._tracing.about(method, url, host, port)
         first = not self._attempts
         self._attempt = self._ids[16:24] if first else getrandbits(64).to_bytes(8)
         self._about = about

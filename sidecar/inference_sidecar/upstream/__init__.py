@@ -21,6 +21,7 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
+from .traced import recorded, shown
 from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
 
 _TICK_SECS = 0.001
 """What a timer of uvloop's, which counts whole milliseconds, may be early: a wait that was asked for is kept."""
+
+_OF_TRACES = frozenset({b"traceparent", b"tracestate"})
 
 MAX_ERROR_BODY = 1024 * 1024
 """Bytes of an error's body that are read; what is longer is cut, and then is no JSON."""
@@ -62,7 +65,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_given", "_more", "_pour", "_response", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
+        "_given", "_more", "_pour", "_response", "_wire", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
         "status", "usage_dropped", "whole",
     )  # fmt: skip
 
@@ -72,8 +75,11 @@ class Answer:
         headers: Headers,
         first: bytes,
         rest: AsyncIterator[bytes],
+        more: Callable[[], Awaitable[bytes | None]],
+        wire: Wire,
         response: httpx.Response,
     ) -> None:
+        """`more` gives the next piece of `rest`."""
         self.status = status
         self.headers = headers
         self.first = first
@@ -84,8 +90,9 @@ class Answer:
         self.exhausted = False
         self.usage_dropped = False
         self.closed = False
-        self._more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
+        self._more = more
         self._pour: Callable[[Callable[[bytes], bool]], Awaitable[bool]] | None = getattr(rest, "pour", None)
+        self._wire = wire
         self._response = response
         self._given = False
 
@@ -135,8 +142,9 @@ class Answer:
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end, close it where it was not."""
-        self.closed = True
-        await self._response.aclose()
+        if not self.closed:
+            self.closed = True
+            await self._wire.close(self._response)
 
 
 class Attempts:
@@ -159,6 +167,7 @@ class Upstream:
         target = runtime.target
         # To build one takes longer than all that a request does with it.
         self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
+        self._shown = shown(self._url)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: Headers = [(b"host", target.host_header), *runtime.fixed_headers]
         auth = runtime.auth_header()
@@ -192,8 +201,7 @@ class Upstream:
         call = Call("GET", target, [(b"accept", b"application/json")], Endpoint.MODELS, None)
         try:
             async with asyncio.timeout(timeout_secs):
-                response = await self.wire.open(self._request(call, call.body))
-                await response.aclose()
+                await self.wire.close(await self.wire.open(self._request(call, call.body, [])))
         except TimeoutError:
             return False, f"no answer within {timeout_secs:g} s"
         except UpstreamError as error:
@@ -251,41 +259,56 @@ class Upstream:
 
     async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         """One try: the head, and the body's first piece. An error's body is read whole."""
-        response = await self.wire.open(self._request(call, body))
+        wire, trace = self.wire, call.trace
+        lines: Headers = []
+        if trace is not None:
+            if trace.recording:
+                path = self.runtime.mask(call.target.partition(b"?")[0])
+                trace.attempt_began(call.method.upper(), *self._shown(path))
+            if self.runtime.config.telemetry.propagate_traceparent:
+                lines = trace.upward()
+        opening = wire.open(self._request(call, body, lines))
+        recording = trace is not None and trace.recording
+        response = await (recorded(trace, opening) if trace is not None and recording else opening)
+        answer: Answer | None = None
         try:
-            if not 200 <= response.status_code <= 599:
-                raise UpstreamProtocolError(f"The upstream answered with the status {response.status_code}.")
+            status = response.status_code
+            if not 200 <= status <= 599:
+                raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
             headers = [(name.lower(), value) for name, value in response.headers.raw]
             rest = aiter(response.stream)  # type: ignore[arg-type]  # an async transport gives an async stream
-            first = await anext(rest, b"")
-            while not first and (piece := await anext(rest, None)) is not None:
-                first = piece
-            answer = Answer(response.status_code, headers, first, rest, response)
-            if answer.status >= 400:
+            more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
+            first: bytes | None = b""
+            while first == b"":
+                first = await more()
+            answer = Answer(status, headers, first or b"", rest, more, wire, response)
+            if status >= 400:
                 await answer.read()
             if answer.whole:
                 await answer.aclose()
         except BaseException:
-            await asyncio.shield(response.aclose())
+            if answer is None or not answer.closed:
+                await asyncio.shield(wire.close(response))
             raise
         return answer
 
-    def _request(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> httpx.Request:
+    def _request(
+        self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers
+    ) -> httpx.Request:
+        """`lines`: what the upstream is told of the trace; the app's own lines of that kind are left out then."""
         runtime = self.runtime
         auth = runtime.auth_header()
         barred = self._own_names
         headers = self._own if auth is None else [*self._own, auth]
         headers = [*headers, *[line for line in call.headers if line[0] not in barred]]
+        if lines:
+            headers = [*[line for line in headers if line[0] not in _OF_TRACES], *lines]
         if isinstance(body, bytes):
             headers.append((b"content-length", b"%d" % len(body)))
         extensions: dict[str, Any] = {
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),
         }
-        if call.trace is not None:
-            extensions["trace"] = call.trace
-            extensions["propagate"] = runtime.config.telemetry.propagate_traceparent
-            extensions["shown"] = runtime.mask(call.target.partition(b"?")[0])
         return httpx.Request(
             call.method, self._url, headers=headers, stream=_stream(body), extensions=extensions
         )

@@ -65,6 +65,8 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         self._idle: dict[Connection, None] = {}  # in the order of their becoming idle
         self._sweeper: asyncio.TimerHandle | None = None
         self._clock: Callable[[], float] | None = None
+        self._url: httpx.URL | None = None  # the last request's, and its origin: most have the same
+        self._origin: Origin = ("", "", 0)
 
     @property
     def connections(self) -> int:
@@ -79,7 +81,10 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
         url, extensions, stream = request.url, request.extensions, request.stream
-        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+        if url is not self._url:
+            self._url = url
+            self._origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+        origin = self._origin
         try:
             target = extensions.get("target") or url.raw_path
             head = RequestHead(request.method.encode("ascii"), target, request.headers.raw)

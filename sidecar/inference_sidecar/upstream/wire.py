@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +20,8 @@ from inference_config.schema import Config, Http
 from ..runtime import Target
 from ..runtime.authorities import with_some
 from ..runtime.proxy import Proxy, proxy_for
-from .traced import TracedTransport
 
 if TYPE_CHECKING:
-    from ..telemetry.spans import Tracing
     from .asyncio_transport import AsyncioTransport
     from .transport import PoolTransport
 
@@ -38,30 +36,33 @@ class Wire:
         transport: httpx.AsyncBaseTransport,
         key: object,
         usage: Callable[[], tuple[int, int]],
-        tracing: Tracing | None = None,
     ) -> None:
         """`key` is equal for configurations that may share this wire. `usage` counts the transport's connections:
-        those in use, and those that are idle. `tracing` None: attempts have no spans."""
+        those in use, and those that are idle."""
         self.key = key
         self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
-        self._way = transport if tracing is None else TracedTransport(transport, tracing)
         self._open = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
 
     async def open(self, request: httpx.Request) -> httpx.Response:
-        """Send one request. The response's `aclose` ends its hold on this wire."""
+        """Send one request. `close` ends the response's hold on this wire."""
         self._open += 1
         try:
-            response = await self._way.handle_async_request(request)
+            return await self._transport.handle_async_request(request)
         except BaseException:
             self._ended()
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Held(response.stream, self)
-        return response
+
+    async def close(self, response: httpx.Response) -> None:
+        """Give the response's connection back where its body was read to its end, close it where it was not. To be
+        called once."""
+        try:
+            await response.stream.aclose()  # type: ignore[union-attr]  # an async transport gives an async stream
+        finally:
+            self._ended()
 
     def retire(self) -> None:
         """No new generation uses this wire: close it as soon as nothing is open on it."""
@@ -86,29 +87,11 @@ class Wire:
             self._closing = asyncio.ensure_future(self._transport.aclose())
 
 
-class _Held(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, wire: Wire) -> None:
-        self._stream = stream
-        self._wire: Wire | None = wire
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._stream)
-
-    async def aclose(self) -> None:
-        wire, self._wire = self._wire, None
-        try:
-            await self._stream.aclose()
-        finally:
-            if wire is not None:
-                wire._ended()  # noqa: SLF001  the two are one piece
-
-
 def wire_for(
     config: Config,
     target: Target,
     environ: Mapping[str, str],
     current: Wire | None,
-    tracing: Tracing | None = None,
 ) -> Wire:
     """The wire for a configuration: `current` where it speaks the same way already, else a new one.
 
@@ -126,10 +109,10 @@ def wire_for(
     if inference.provider == "echo":
         from .embedded import EchoTransport  # noqa: PLC0415  only what is used is imported
 
-        return Wire(EchoTransport(), key, lambda: (0, 0), tracing)
+        return Wire(EchoTransport(), key, lambda: (0, 0))
     context = _ssl_context(authorities, http.ca_file) if target.scheme == "https" else None
     transport = _transport(http, context, _proxy(target.origin, environ))
-    return Wire(transport, key, lambda: transport.usage, tracing)
+    return Wire(transport, key, lambda: transport.usage)
 
 
 def _transport(
