@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -27,9 +27,6 @@ from .runtime import compile_runtime, target_of
 from .telemetry import LOGGER
 from .telemetry.logs import set_level
 from .upstream import Upstream, Wire, wire_for
-
-if TYPE_CHECKING:
-    pass
 
 POLL_SECS: Final = 0.5
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
