@@ -101,6 +101,25 @@ def test_half_an_event_waits_for_its_blank_line(sidecar: Sidecar, upstream: Scri
         assert client.until(EVENTS[1]).startswith(EVENTS[1])
 
 
+@pytest.mark.parametrize("coding", [None, "gzip"])
+def test_the_head_does_not_wait_for_an_event_that_is_not_whole(
+    sidecar: Sidecar, upstream: ScriptedUpstream, coding: str | None
+) -> None:
+    """A client's bound on the head is not a bound on the first token."""
+    machine = zlib.compressobj(wbits=31)
+    body = BODY if coding is None else machine.compress(BODY) + machine.flush()
+    gate = upstream.gate()
+    head = answers.sse_head() if coding is None else answers.sse_head(f"content-encoding: {coding}")
+    steps: list[Any] = [head, answers.chunk(body[:5]), gate, answers.chunk(body[5:]), answers.END]
+    with sidecar.connect() as client:
+        client.request(
+            "POST", "/v1/chat/completions", chat_body(stream=True), {SCENARIO: upstream.plan(steps)}
+        )
+        assert client.head().status == 200
+        gate.open()
+        assert client.until(EVENTS[-1]) == BODY
+
+
 def test_a_stream_that_drips_byte_by_byte(sidecar: Sidecar, upstream: ScriptedUpstream) -> None:
     drip = Drip(b"".join(answers.chunk(bytes([byte])) for byte in crlf(BODY)), size=6)
     scenario = upstream.plan([answers.sse_head(), drip, answers.END])

@@ -146,6 +146,8 @@ class Descent:
                 course.document = document
             return course.completed()
         await self._down.head(answer.status, headers)
+        if pieces is not answer:
+            await self._down.flush()
         if answer.first:
             try:
                 await relay.plain(
@@ -190,6 +192,8 @@ class Descent:
             await self.begin_stream(answer.status, headers)
             if pieces is answer:
                 await stream.begin(answer.take_first())
+            if not self._down.bytes:
+                await self._down.flush()
         keepalive = self._runtime.config.inference.keepalive_comment_secs
         try:
             source = answer if pieces is answer and answer.pours else None

@@ -211,6 +211,10 @@ class Downlink:
         if self._content_mask is not None:
             debug("response content", request_id=self._request_id, content=shown(self._content_mask(piece)))
 
+    async def flush(self) -> None:
+        """Send the head by itself: of the body nothing can go down yet."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+
     async def finish(self) -> None:
         """End the answer as a whole one."""
         self.complete = True

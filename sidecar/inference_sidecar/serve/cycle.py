@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import http
-import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol
+
+from ..telemetry import LOGGER
 
 Message = MutableMapping[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a body that may wait here before no more is read."""
-
-_LOGGER: Final = logging.getLogger("inference_sidecar")
 
 STATUS_LINES: Final[dict[int, bytes]] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
@@ -215,14 +214,14 @@ class Cycle:
         try:
             await app(self._scope, self.receive, self.send)
         except Exception:
-            _LOGGER.exception("exception in an ASGI application")
+            LOGGER.exception("exception in an ASGI application")
             self._fail()
         except BaseException:
             self._wire.close()
             raise
         else:
             if not self.complete and not self._wire.closing:
-                _LOGGER.error("an ASGI application returned before its answer was whole")
+                LOGGER.error("an ASGI application returned before its answer was whole")
                 self._fail()
 
     def _fail(self) -> None:
