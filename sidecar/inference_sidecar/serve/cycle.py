@@ -213,7 +213,7 @@ class Cycle:
         """Have the app answer. What it leaves unsaid becomes a 500, or a connection that is cut."""
         try:
             await app(self._scope, self.receive, self.send)
-        except Exception:
+        except Exception:  # noqa: BLE001  the edge: a fault of one request is told, and ends no other
             LOGGER.exception("exception in an ASGI application")
             self._fail()
         except BaseException:
