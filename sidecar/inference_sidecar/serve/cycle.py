@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol
 
 from ..telemetry import LOGGER
+from ..upstream.request import TOKEN, VALUE_BYTES
 
 Message = MutableMapping[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -24,8 +25,6 @@ STATUS_LINES: Final[dict[int, bytes]] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
 }
 
-_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _BARE: Final = (204, 304)
 _FAILED: Final = b"Internal Server Error"
 
@@ -35,14 +34,12 @@ class Wire(Protocol):
 
     loop: asyncio.AbstractEventLoop
     gone: bool
+    full: bool
+    """What is written now would have to wait for the app to take what was written before."""
 
     @property
     def closing(self) -> bool:
         """Whether it is gone, or is being closed."""
-
-    @property
-    def full(self) -> bool:
-        """Whether what is written now would have to wait for the app to take what was written before."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -155,19 +152,16 @@ class Cycle:
         if self._bare:
             body = b""
         elif self._chunked:
-            if body and more:
-                body = b"%b%x\r\n%b\r\n" % (head, len(body), body)
-                head = b""
-            elif body:
-                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-            elif not more:
-                body = b"0\r\n\r\n"
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                body += b"0\r\n\r\n"
         elif self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("An answer's body is not as long as its content-length.")
         if head or body:
-            wire.write(head + body if head else body)
+            wire.write(head + body)
         if not more:
             self.complete = True
             self.wake()
@@ -189,7 +183,7 @@ class Cycle:
                 coded = value.lower() == b"chunked"
             elif name == b"connection":
                 closes = b"close" in [option.strip() for option in value.lower().split(b",")]
-        if b"".join(names).translate(None, _TOKEN) or b"".join(values).translate(None, _VALUE_BYTES):
+        if b"".join(names).translate(None, TOKEN) or b"".join(values).translate(None, VALUE_BYTES):
             raise RuntimeError("An answer's header cannot be written as HTTP/1.1.")
         self._begun = True
         self._expects = False

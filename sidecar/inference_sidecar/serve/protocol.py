@@ -46,6 +46,7 @@ class Connection:
         """The first four are uvicorn's. `max_head` bytes and `head_secs` seconds bound the request line and headers."""
         self.loop = _loop or asyncio.get_running_loop()
         self.gone = False
+        self.full = False
         self._app: App = config.loaded_app
         self._keep_alive_secs: float = config.timeout_keep_alive
         self._max_head = max_head
@@ -68,7 +69,6 @@ class Connection:
         self._raw_head = 0
         self._named_head = 0
         self._deaf = False  # nothing is read
-        self._full = False
         self._drained: asyncio.Future[None] | None = None
         self._due: float | None = None  # when something is too late: a head, or the next request
         self._timer: asyncio.TimerHandle | None = None
@@ -76,11 +76,6 @@ class Connection:
         self._peer_timer: asyncio.TimerHandle | None = None
 
     # accept.Line and cycle.Wire
-
-    @property
-    def full(self) -> bool:
-        """See `cycle.Wire`."""
-        return self._full
 
     @property
     def closing(self) -> bool:
@@ -93,7 +88,7 @@ class Connection:
 
     def pour(self, piece: bytes) -> bool:
         """See `accept.Line`."""
-        if self._full:
+        if self.full:
             return False
         if not self.gone and self._cycle is not None:
             self._cycle.piece(piece, more=True)
@@ -109,7 +104,7 @@ class Connection:
 
     async def room(self) -> None:
         """See `cycle.Wire`."""
-        while self._full and not self.gone:
+        while self.full and not self.gone:
             self._drained = self.loop.create_future()
             await self._drained
 
@@ -168,11 +163,11 @@ class Connection:
 
     def pause_writing(self) -> None:
         """The app takes less than what comes."""
-        self._full = True
+        self.full = True
 
     def resume_writing(self) -> None:
         """There is room again."""
-        self._full = False
+        self.full = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

@@ -267,9 +267,10 @@ class Upstream:
                 trace.attempt_began(call.method.upper(), *self._shown(path))
             if self.runtime.config.telemetry.propagate_traceparent:
                 lines = trace.upward()
-        opening = wire.open(self._request(call, body, lines))
-        recording = trace is not None and trace.recording
-        response = await (recorded(trace, opening) if trace is not None and recording else opening)
+        opening: Awaitable[httpx.Response] = wire.open(self._request(call, body, lines))
+        if trace is not None and trace.recording:
+            opening = recorded(trace, opening)
+        response = await opening
         answer: Answer | None = None
         try:
             status = response.status_code

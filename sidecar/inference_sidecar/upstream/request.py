@@ -13,8 +13,9 @@ from .framing import closes
 
 MAX_LENGTH_DIGITS: Final = 18
 
-_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""What may stand in a header line's name, and in its value: for requests that go up and answers that go down."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
@@ -35,8 +36,8 @@ class RequestHead:
         if (
             not (target and method and all(names))
             or method == b"CONNECT"
-            or b"".join([method, *names]).translate(None, _TOKEN)
-            or b"".join(values).translate(None, _VALUE_BYTES)
+            or b"".join([method, *names]).translate(None, TOKEN)
+            or b"".join(values).translate(None, VALUE_BYTES)
             or target.translate(None, _TARGET_BYTES)
         ):
             raise Unwritable
