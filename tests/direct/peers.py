@@ -143,6 +143,8 @@ class Server:
             except OSError:
                 return
             sock.settimeout(PATIENCE_S)
+            # What was sent has left: held back, it would arrive after the next request, as that one's answer.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.accepted += 1
             self._socks.add(sock)
             thread = threading.Thread(target=self._play, args=(Peer(sock, self.accepted),))
