@@ -12,6 +12,9 @@
         ├── UpstreamDisconnected    closed or reset before the answer was whole
         └── UpstreamProtocolError   the answer is no valid HTTP, or ended without being complete
 
+Beside the tree, because nobody outside their room meets them: what unwinds a parser. They live here with the others
+because modules that are compiled (decision 011) define no exceptions.
+
 A refusal is no fault but a value: `records.Refusal`. Status codes live in `respond`.
 Messages here are public: they name hosts and settings, never a key, a body or a header's value.
 """
@@ -90,3 +93,15 @@ class UpstreamProtocolError(UpstreamError):
     """What came was not a valid, complete answer."""
 
     code = "upstream_protocol_error"
+
+
+class HeadTooLarge(Exception):
+    """An app's request line and headers are larger than their bound."""
+
+
+class Unwritable(ValueError):
+    """A request that cannot be written as HTTP/1.1. Says nothing of what it held: that may be the key."""
+
+
+class NotJson(ValueError):
+    """A word that Python reads as a number and JSON does not know."""

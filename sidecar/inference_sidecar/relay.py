@@ -25,6 +25,7 @@ from .errors import (
     UpstreamStreamTimeout,
     UpstreamTimeout,
 )
+from .keepalive import kept_alive
 from .meter import DONE, TOKEN, Mark, Meter, add_stats
 from .records import Endpoint, Event
 from .sse import Decoder
@@ -301,15 +302,7 @@ class _Kept:
 
     async def next(self) -> bytes | None:
         """See `Pieces`."""
-        pending = asyncio.ensure_future(self._pieces.next())
-        try:
-            while not (await asyncio.wait({pending}, timeout=self._interval))[0]:
-                await self._keep_alive()
-            return pending.result()
-        finally:
-            if not pending.done():
-                pending.cancel()
-                await asyncio.wait({pending})
+        return await kept_alive(self._pieces.next(), self._interval, self._keep_alive)
 
 
 class _Poured:

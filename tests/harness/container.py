@@ -53,16 +53,14 @@ class Store:
         environ = {**os.environ, "BUILDAH": " ".join(self.buildah), "BUILDER": " ".join(self.buildah)}
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            run(str(SCRIPTS / "debian-base"), env=environ)
-            environ["BASE_IMAGE"] = self.base
+            for name, words in (("BASE_IMAGE", []), ("BUILD_IMAGE", ["--build"])):
+                made = [str(SCRIPTS / "debian-base"), *words]
+                run(*made, env=environ)
+                environ[name] = run(*made, "--tag").strip()
             run(str(SCRIPTS / "build"), dockerfile, tag, env=environ)
             # What earlier builds left is the next build's cache, and a bound keeps it from eating the disk.
             if len(run(*self.buildah, "images", "--quiet", "--filter", "dangling=true").split()) > KEPT:
                 run(*self.buildah, "rmi", "--prune")
-
-    @property
-    def base(self) -> str:
-        return run(str(SCRIPTS / "debian-base"), "--tag").strip()
 
     def config(self, image: str) -> dict[str, Any]:
         """What the image says of itself: User, Env, Entrypoint, Cmd, WorkingDir, Labels, ..."""

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_sidecar import meter
 from inference_sidecar.form import form_of, has_form
 from inference_sidecar.meter import Mark, Meter
 from inference_sidecar.records import Endpoint, Event
@@ -88,14 +87,14 @@ def test_it_finds_what_reading_finds(
 
 def test_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hundred chunks of output few are read."""
-    read: list[bytes] = []
+    read: list[str] = []
+    loads = json.loads
 
-    def counting(data: bytes) -> dict[str, Any] | None:
-        read.append(data)
-        found: dict[str, Any] = json.loads(data)
-        return found
+    def counting(text: str) -> Any:
+        read.append(text)
+        return loads(text)
 
-    monkeypatch.setattr(meter, "_parse", counting)
+    monkeypatch.setattr(json, "loads", counting)
     reader = Meter(Endpoint.CHAT, 0.0)
     for number in range(100):
         raw = encoded(

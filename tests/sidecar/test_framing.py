@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 
 from direct.misframed import BODY_FAULTS, CHUNKED, HEAD_FAULTS, OK, SIX
+from inference_sidecar.errors import Unwritable
 from inference_sidecar.upstream.framing import (
     MAX_EXTENSION,
     MAX_FIELDS,
@@ -19,7 +20,7 @@ from inference_sidecar.upstream.framing import (
     MAX_TRAILERS,
     Answer,
 )
-from inference_sidecar.upstream.request import RequestHead, Unwritable
+from inference_sidecar.upstream.request import RequestHead
 
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 

@@ -106,15 +106,23 @@ class Accept:
             refused = Refusal(Reason.TOO_MANY_REQUESTS, message)
         self._open[exchange] = task
         line.watch(task.cancel)
+        cancelled = broken = False
         try:
-            await exchange.serve(refused)
-        except asyncio.CancelledError:
-            if not await exchange.interrupted():
-                raise
-            task.uncancel()
-        except Exception:  # noqa: BLE001  the process's edge: a bug in one request must not be silent or end others
-            LOGGER.exception("internal error", extra={"fields": {"request_id": request_id, **ids_of(trace)}})
-            await exchange.broken()
+            try:
+                await exchange.serve(refused)
+            except asyncio.CancelledError:
+                cancelled = True
+            except Exception:  # noqa: BLE001  the process's edge: a bug in one request must not be silent or end others
+                broken = True
+                LOGGER.exception(
+                    "internal error", extra={"fields": {"request_id": request_id, **ids_of(trace)}}
+                )
+            if cancelled:
+                if not await exchange.interrupted():
+                    raise asyncio.CancelledError
+                task.uncancel()
+            elif broken:
+                await exchange.broken()
         finally:
             line.watch(None)
             del self._open[exchange]

@@ -195,17 +195,20 @@ class Descent:
             if not self._down.bytes:
                 await self._down.flush()
         keepalive = self._runtime.config.inference.keepalive_comment_secs
+        failed: tuple[str, str] | None = None
         try:
             source = answer if pieces is answer and answer.pours else None
             await stream.pump(pieces, source, self._stream_bounds(keepalive))
         except UpstreamError as error:
-            if meter.errored:
-                # The upstream has told of its error itself; a second one would only hide it.
-                course.failed("upstream_error_event", str(error))
-                return await self._down.finish()
-            course.failed(error.code, str(error))
-            return await self.end_stream(str(error), error.code)
-        course.completed()
+            failed = str(error), error.code
+        if failed is None:
+            course.completed()
+        elif meter.errored:
+            # The upstream has told of its error itself; a second one would only hide it.
+            course.failed("upstream_error_event", failed[0])
+        else:
+            course.failed(failed[1], failed[0])
+            return await self.end_stream(*failed)
         return await self._down.finish()
 
     def _decoded(self, answer: Answer) -> tuple[relay.Pieces, Headers, bool]:

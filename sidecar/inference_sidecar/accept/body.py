@@ -103,19 +103,33 @@ async def read_whole(receive: Receive, head: Head, limit: int, setting: str) -> 
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def stream(receive: Receive, limit: int, count: Callable[[int], None]) -> AsyncIterator[bytes]:
-    """A body piece by piece. Raises BadBody beyond the bound, ClientGone where the app left."""
-    size = 0
-    more = True
-    while more:
-        piece, more = await _piece(receive)
-        if not piece:
-            continue
-        size += len(piece)
-        if size > limit:
-            raise BadBody(f"The request's body is larger than {limit} bytes (server.max_body_bytes).")
-        count(len(piece))
-        yield piece
+class Upload:
+    """A body piece by piece, to be read once. Raises BadBody beyond `limit`, ClientGone where the app left."""
+
+    def __init__(self, receive: Receive, limit: int, count: Callable[[int], None]) -> None:
+        """`count` is told the size of each piece."""
+        self._receive = receive
+        self._limit = limit
+        self._count = count
+        self._size = 0
+        self._more = True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self._more:
+            piece, self._more = await _piece(self._receive)
+            if not piece:
+                continue
+            self._size += len(piece)
+            if self._size > self._limit:
+                raise BadBody(
+                    f"The request's body is larger than {self._limit} bytes (server.max_body_bytes)."
+                )
+            self._count(len(piece))
+            return piece
+        raise StopAsyncIteration
 
 
 async def _piece(receive: Receive) -> tuple[bytes, bool]:

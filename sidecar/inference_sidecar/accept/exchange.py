@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import models, relay, respond, validate
 from ..errors import BadBody, ClientGone, UpstreamError
+from ..keepalive import kept_alive
 from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal, Said
 from ..runtime import Located
 from ..telemetry import Figures, debug, debugging
@@ -73,6 +74,7 @@ class Exchange:
         """From the head to the last byte. Raises CancelledError where the app leaves."""
         if self._line.gone:
             raise asyncio.CancelledError
+        failed: tuple[respond.Reply, str, str] | None = None
         try:
             refused = refused or await self._forward()
         except ClientGone:
@@ -81,9 +83,10 @@ class Exchange:
             refused = Refusal(Reason.BODY_TOO_LARGE, str(error))
         except UpstreamError as error:
             self.course.failed(error.code, str(error))
-            await self._tell(
-                respond.fault(error, exhausted=self.course.attempts.exhausted), str(error), error.code
-            )
+            exhausted = self.course.attempts.exhausted
+            failed = respond.fault(error, exhausted=exhausted), str(error), error.code
+        if failed is not None:
+            await self._tell(*failed)
         if refused is not None:
             self.course.refused(refused)
             await self._down.reply(respond.refusal(refused))
@@ -117,9 +120,10 @@ class Exchange:
         answer = await self._open(self._call(located, request))
         try:
             await self._descent.bring(answer)
-        finally:
-            if not answer.closed:
-                await asyncio.shield(answer.aclose())
+        except BaseException:
+            answer.drop()
+            raise
+        await answer.aclose()
         return None
 
     def _refused_by_path(self, located: Located) -> Refusal | None:
@@ -137,7 +141,7 @@ class Exchange:
         if not self._is_held():
             if head.length is not None and head.length > limits.max_body_bytes:
                 return bodies.too_large(limits.max_body_bytes, "server.max_body_bytes")
-            return bodies.stream(self._receive, limits.max_body_bytes, course.count_up)
+            return bodies.Upload(self._receive, limits.max_body_bytes, course.count_up)
         body = await bodies.read_whole(self._receive, head, limits.max_json_bytes, "server.max_json_bytes")
         if isinstance(body, Refusal):
             return body
@@ -192,17 +196,14 @@ class Exchange:
         interval = self._runtime.config.inference.keepalive_comment_secs
         if not interval or not self.course.request.stream:
             return await self._upstream.send(call, self.course.attempts)
-        pending = asyncio.ensure_future(self._upstream.send(call, self.course.attempts))
-        try:
-            while not (await asyncio.wait({pending}, timeout=interval))[0]:
-                if not self._down.begun:
-                    await self._descent.begin_stream(200, respond.STREAM_HEADERS)
-                await self._down.body(relay.KEEPALIVE)
-            return pending.result()
-        finally:
-            if not pending.done():
-                pending.cancel()
-                await asyncio.wait({pending})
+        return await kept_alive(
+            self._upstream.send(call, self.course.attempts), interval, self._keep_alive, Answer.drop
+        )
+
+    async def _keep_alive(self) -> None:
+        if not self._down.begun:
+            await self._descent.begin_stream(200, respond.STREAM_HEADERS)
+        await self._down.body(relay.KEEPALIVE)
 
     async def interrupted(self) -> bool:
         """After a cancellation: the app left, or the process ends. False: somebody else cancelled."""

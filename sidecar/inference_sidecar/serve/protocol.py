@@ -17,6 +17,7 @@ from typing import Any, Final
 import httptools
 
 from ..accept import EXTENSION
+from ..errors import HeadTooLarge
 from ..respond import error_body
 from .cycle import STATUS_LINES, App, Cycle
 
@@ -24,10 +25,6 @@ PEER_CHECK_SECS: Final = 0.05
 
 _FOLD: Final = 4  # `: ` and the line end of a header line
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-
-
-class HeadTooLargeError(Exception):
-    """The request line and headers are larger than their bound."""
 
 
 class Connection:
@@ -274,7 +271,7 @@ class Connection:
     def _count(self, size: int) -> None:
         self._named_head += size
         if self._named_head > self._max_head:
-            raise HeadTooLargeError
+            raise HeadTooLarge
 
     def _patience(self, secs: float) -> None:
         """From now on so many seconds for the next head. A timer that is there looks again when it fires: most

@@ -36,8 +36,8 @@ class SpanQueue:
         self._told_at = -_TOLD_EVERY_SECS
         self._wake = threading.Event()
         self._ending = False
-        self._thread = threading.Thread(target=self._run, name="traces-export", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="traces-export", daemon=True)
+        self._worker.start()
 
     def put(self, count: int, spans: bytes) -> None:
         """One request's spans, encoded, and their number. Where there is no room the oldest entries go."""
@@ -54,7 +54,7 @@ class SpanQueue:
         """Send what is left, and end. Blocks until that is done."""
         self._ending = True
         self._wake.set()
-        self._thread.join()
+        self._worker.join()
 
     def _drop(self, count: int) -> int:
         dropped = 0
@@ -116,13 +116,13 @@ class MetricExport:
         self._snapshot = snapshot
         self._send = send
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="metrics-export", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="metrics-export", daemon=True)
+        self._worker.start()
 
     def shutdown(self) -> None:
         """Export once more, and end. Blocks until that is done."""
         self._ending.set()
-        self._thread.join()
+        self._worker.join()
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval_s

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from ..records import Gaps
 from .names import ERROR_TYPE, OTHER, REQUEST_MODEL, RESPONSE_MODEL, Metric
@@ -31,7 +31,7 @@ _GIVE_WAY: Final = frozenset({REQUEST_MODEL, RESPONSE_MODEL, ERROR_TYPE})
 class Exemplar(NamedTuple):
     """One value of a bucket, and the trace that it comes from."""
 
-    value: float
+    value: int | float
     unix_nano: int
     trace: Trace
 
@@ -70,7 +70,7 @@ class Family:
     """One metric and what it says now, by its attributes' values."""
 
     metric: Metric
-    series: Mapping[Values, float | Point]
+    series: Mapping[Values, int | float | Point]
 
     def copy(self) -> Family:
         """What it says now, for good: to be read while the loop goes on."""
@@ -83,46 +83,48 @@ class Family:
         )
 
 
-_Kept = TypeVar("_Kept", int, Point)
+def _admitted(metric: Metric, series: Sized, values: Values) -> Values:
+    """The values under which a series that does not exist yet is kept: they are bounded in number."""
+    if len(series) < MAX_SERIES:
+        return values
+    return tuple(
+        OTHER if name in _GIVE_WAY and value is not None else value
+        for name, value in zip(metric.attributes, values, strict=True)
+    )
 
 
-class _Series(Generic[_Kept]):
-    """The series of one metric, bounded in number."""
+class Counter:
+    """Sums that only rise."""
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.series: dict[Values, _Kept] = {}
+        self.series: dict[Values, int] = {}
 
     def family(self) -> Family:
         """What it says now. The series are not copied: read them before the loop goes on."""
         return Family(self.metric, self.series)
 
-    def _admitted(self, values: Values) -> Values:
-        """The values under which a series that does not exist yet is kept."""
-        if len(self.series) < MAX_SERIES:
-            return values
-        return tuple(
-            OTHER if name in _GIVE_WAY and value is not None else value
-            for name, value in zip(self.metric.attributes, values, strict=True)
-        )
-
-
-class Counter(_Series[int]):
-    """Sums that only rise."""
-
     def add(self, values: Values, amount: int = 1) -> None:
         """Count `amount` more."""
         known = self.series.get(values)
         if known is None:
-            values = self._admitted(values)
+            values = _admitted(self.metric, self.series, values)
             known = self.series.get(values, 0)
         self.series[values] = known + amount
 
 
-class Histogram(_Series[Point]):
+class Histogram:
     """Distributions over the metric's bounds; a bound belongs to the bucket below it."""
 
-    def add(self, values: Values, value: float, trace: Trace | None = None) -> None:
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.series: dict[Values, Point] = {}
+
+    def family(self) -> Family:
+        """As `Counter.family`."""
+        return Family(self.metric, self.series)
+
+    def add(self, values: Values, value: int | float, trace: Trace | None = None) -> None:
         """Take in one value, in the metric's unit."""
         point = self._point(values)
         bucket = bisect_left(self.metric.bounds, value)
@@ -151,7 +153,7 @@ class Histogram(_Series[Point]):
     def _point(self, values: Values) -> Point:
         point = self.series.get(values)
         if point is None:
-            values = self._admitted(values)
+            values = _admitted(self.metric, self.series, values)
             point = self.series.get(values)
             if point is None:
                 point = self.series[values] = Point(len(self.metric.bounds) + 1)

@@ -34,14 +34,18 @@ CANCELLED: Final = "cancelled"
 
 _GEN_AI: Final = (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT)
 
+_Bounds = tuple[float, ...]
+
 # Reasoning models think longer than the conventions' last bucket of 81.92 s: two more doublings and a half.
-_SECONDS: Final = (*(0.01 * 2**n for n in range(14)), 163.84, 327.68, 655.36)
-_TOKENS: Final = tuple(float(4**n) for n in range(14))
-_FIRST_TOKEN: Final = (
+_SECONDS: Final[_Bounds] = (*(0.01 * 2**n for n in range(14)), 163.84, 327.68, 655.36)
+_TOKENS: Final[_Bounds] = tuple(float(4**n) for n in range(14))
+_FIRST_TOKEN: Final[_Bounds] = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
 )  # fmt: skip
-_PER_TOKEN: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0)
-_RATE: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
+_PER_TOKEN: Final[_Bounds] = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0)
+_RATE: Final[_Bounds] = (
+    1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0,
+)  # fmt: skip
 
 
 class Kind(enum.StrEnum):

@@ -100,7 +100,7 @@ def _exemplar(one: Exemplar) -> bytes:
     return fixed64(b"\x11", one.unix_nano) + value + ids
 
 
-def _number(value: float) -> bytes:
+def _number(value: int | float) -> bytes:
     return _INTEGER(0x31, value) if isinstance(value, int) else double(b"\x21", value)
 
 

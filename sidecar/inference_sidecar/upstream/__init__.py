@@ -22,7 +22,7 @@ from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
 from .traced import recorded, shown
-from .wire import Wire, wire_for
+from .wire import Once, Wire, wire_for
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
@@ -146,6 +146,12 @@ class Answer:
             self.closed = True
             await self._wire.close(self._response)
 
+    def drop(self) -> None:
+        """As `aclose`, for whoever cannot wait."""
+        if not self.closed:
+            self.closed = True
+            self._wire.drop(self._response)
+
 
 class Attempts:
     """How far a call has come; readable also after it was cancelled or failed."""
@@ -183,7 +189,7 @@ class Upstream:
         clock = Deadline(loop, loop.time() + secs)
         if not isinstance(call.body, bytes | None):
             # An upload may take longer than its answer: the clock starts again with each piece.
-            call = _with_body(call, _with_progress(call.body, lambda: clock.move(loop.time() + secs)))
+            call = _with_body(call, _WithProgress(call.body, lambda: clock.move(loop.time() + secs)))
         try:
             with clock:
                 return await self._attempts(call, attempts, clock)
@@ -199,8 +205,9 @@ class Upstream:
         located = self.runtime.target.locate("GET", b"/v1/models", b"", None)
         target = getattr(located, "target", b"/")
         call = Call("GET", target, [(b"accept", b"application/json")], Endpoint.MODELS, None)
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_secs):
+            with Deadline(loop, loop.time() + timeout_secs):
                 await self.wire.close(await self.wire.open(self._request(call, call.body, [])))
         except TimeoutError:
             return False, f"no answer within {timeout_secs:g} s"
@@ -289,7 +296,7 @@ class Upstream:
                 await answer.aclose()
         except BaseException:
             if answer is None or not answer.closed:
-                await asyncio.shield(wire.close(response))
+                wire.drop(response)
             raise
         return answer
 
@@ -315,30 +322,32 @@ class Upstream:
         )
 
 
-class _Once(httpx.AsyncByteStream):
-    """A request body that is read once, as it comes."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._pieces:
-            yield piece
-
-
 def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
-    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else _Once(body)
+    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Once(body)
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:
     return Call(call.method, call.target, call.headers, call.endpoint, body, trace=call.trace)
 
 
-async def _with_progress(pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> AsyncIterator[bytes]:
-    async for piece in pieces:
-        touch()
-        yield piece
-    touch()
+class _WithProgress:
+    """The same pieces; `touch` is called with each, and at their end."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], touch: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._touch = touch
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._touch()
+            raise
+        self._touch()
+        return piece
 
 
 def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) -> bool:

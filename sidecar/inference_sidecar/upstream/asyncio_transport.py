@@ -20,12 +20,12 @@ from typing import Final
 
 import httpx
 
-from ..errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTLSError
+from ..errors import Unwritable, UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTLSError
 from .connection import Connection
 from .dial import dial, reason
 from .framing import Answer
 from .link import Link, Secure
-from .request import RequestHead, Unwritable
+from .request import RequestHead
 
 SURPLUS_SECS: Final = 1.0
 """How long a connection beyond those that may be idle waits for the next request: where more requests than that are

@@ -18,14 +18,13 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterable, Callable
-from contextlib import aclosing
 from typing import Final
 
-from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError
+from ..errors import Unwritable, UpstreamDisconnected, UpstreamError, UpstreamProtocolError
 from .dial import reason
 from .framing import Answer
 from .link import CHUNK, STREAK, TLS_PIECE, Link, Secure
-from .request import RequestHead, Unwritable, framed
+from .request import Frames, RequestHead
 
 HIGH_WATER: Final = 2 * CHUNK
 """Bytes of a body that may lie unread before the socket is left alone; what was read last comes on top."""
@@ -164,11 +163,13 @@ class Connection:
     async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
         """Returns whether the request went up whole."""
         if not isinstance(body, bytes):
-            async with aclosing(framed(head, body)) as pieces:
-                async for piece in pieces:
-                    if not await self._write(piece):
-                        return False
-            return True
+            frames = Frames(head)
+            if not await self._write(head.data):
+                return False
+            async for piece in body:
+                if not await self._write(frames.frame(piece)):
+                    return False
+            return await self._write(frames.end())
         if len(body) != head.length:
             raise Unwritable
         if len(body) <= JOINED:
@@ -209,6 +210,8 @@ class Connection:
             try:
                 sent = sock.send(view[:TLS_PIECE])
             except BlockingIOError:
+                sent = 0
+            if not sent:
                 await self._wait(writable=True)
                 continue
             view = view[sent:]

@@ -6,9 +6,10 @@ doubt: a head holds no byte that could end a line of it, and no more of a body g
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from ..errors import Unwritable
 from .framing import closes
 
 MAX_LENGTH_DIGITS: Final = 18
@@ -18,10 +19,6 @@ VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What may stand in a header line's name, and in its value: for requests that go up and answers that go down."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-
-
-class Unwritable(ValueError):
-    """A request that cannot be written as HTTP/1.1. Says nothing of what it held: that may be the key."""
 
 
 class RequestHead:
@@ -61,21 +58,23 @@ class RequestHead:
         self.closes = closes(framing.get(b"connection", b""))
 
 
-async def framed(head: RequestHead, body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Head and body, piece by piece. Raises Unwritable where the body is not as long as its head says, and what
-    the body raises."""
-    yield head.data
-    if head.length is None:
-        async for piece in body:
-            if piece:
-                yield b"%x\r\n%b\r\n" % (len(piece), piece)
-        yield b"0\r\n\r\n"
-        return
-    left = head.length
-    async for piece in body:
-        left -= len(piece)
-        if left < 0:
+class Frames:
+    """A body on its way, framed as its head says. Raises Unwritable where it is not as long as that."""
+
+    def __init__(self, head: RequestHead) -> None:
+        self._left = head.length
+
+    def frame(self, piece: bytes) -> bytes:
+        """A piece as it goes out, which may be nothing."""
+        if self._left is None:
+            return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+        self._left -= len(piece)
+        if self._left < 0:
             raise Unwritable
-        yield piece
-    if left:
-        raise Unwritable
+        return piece
+
+    def end(self) -> bytes:
+        """What goes out after the last piece."""
+        if self._left:
+            raise Unwritable
+        return b"0\r\n\r\n" if self._left is None else b""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +46,7 @@ class Wire:
         self._open = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
+        self._dropped: set[asyncio.Task[None]] = set()  # the loop itself would forget them
 
     async def open(self, request: httpx.Request) -> httpx.Response:
         """Send one request. `close` ends the response's hold on this wire."""
@@ -63,6 +64,12 @@ class Wire:
             await response.stream.aclose()  # type: ignore[union-attr]  # an async transport gives an async stream
         finally:
             self._ended()
+
+    def drop(self, response: httpx.Response) -> None:
+        """As `close`, for whoever cannot wait: it begins at the loop's next turn."""
+        task = asyncio.ensure_future(self.close(response))
+        self._dropped.add(task)
+        task.add_done_callback(self._dropped.discard)
 
     def retire(self) -> None:
         """No new generation uses this wire: close it as soon as nothing is open on it."""
@@ -85,6 +92,16 @@ class Wire:
     def _close_if_unused(self) -> None:
         if self._retired and self._open == 0 and self._closing is None:
             self._closing = asyncio.ensure_future(self._transport.aclose())
+
+
+class Once(httpx.AsyncByteStream):
+    """A request body that is read once, as it comes."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces
 
 
 def wire_for(

@@ -219,7 +219,10 @@ def _usage_edits(body: Body) -> list[Edit]:
 
 def _last(members: list[Member], name: str) -> Member | None:
     """Of a member that is given twice the last counts, as nearly every reader has it."""
-    return next((member for member in reversed(members) if member.name == name), None)
+    for member in members[::-1]:
+        if member.name == name:
+            return member
+    return None
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from json import JSONDecodeError
 from typing import Any, NamedTuple, NoReturn
 
+from ..errors import NotJson
 from ..records import Reason, Refusal
 from .checks import kind
 
@@ -52,12 +53,8 @@ class Body(NamedTuple):
     members: list[Member]
 
 
-class _NotJsonError(ValueError):
-    """A word that Python reads as a number and JSON does not know."""
-
-
 def _refuse_constant(word: str) -> NoReturn:
-    raise _NotJsonError(word)
+    raise NotJson(word)
 
 
 _STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
@@ -79,7 +76,7 @@ def read(raw: bytes, max_depth: int, *, lenient: bool = False) -> Body | Refusal
     except JSONDecodeError as error:
         why = error.msg.strip().removesuffix(":").removesuffix(" at")
         return unreadable(f"is not valid JSON: {why} at line {error.lineno}, column {error.colno}.")
-    except _NotJsonError as error:
+    except NotJson as error:
         return unreadable(f"is not valid JSON: {error} is not a JSON number.")
     except ValueError:
         return unreadable("holds an integer with more digits than can be read.")

@@ -104,7 +104,7 @@ def boolean(value: Any) -> Fault | None:
     return None if isinstance(value, bool) else wrong_type("a boolean, true or false", value)
 
 
-def number(low: float, high: float) -> Check:
+def number(low: int | float, high: int | float) -> Check:
     """Any number from `low` to `high`."""
     expected = f"a number between {low} and {high}"
 
@@ -135,7 +135,7 @@ def integer(low: int, high: int | None = None) -> Check:
     return check
 
 
-def _out_of_range(word: str, expected: str, value: float, *, above: bool) -> Fault:
+def _out_of_range(word: str, expected: str, value: int | float, *, above: bool) -> Fault:
     bound, code = ("above maximum", "above_max") if above else ("below minimum", "below_min")
     what = f"{word} {bound} value"
     return invalid(what, f"{expected}, but got {shown(value)} instead", f"{word}_{code}_value")
