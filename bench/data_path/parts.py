@@ -36,6 +36,7 @@ DEBIAN = {
     "make": "make",
     "taskset": "util-linux",
     "/usr/include/openssl/ssl.h": "libssl-dev",
+    "/usr/bin/python3-config": "python3-dev",
 }
 PEERS = {"tensorzero": "tensorzero>=2026.6,<2026.7", "litellm": "litellm[proxy]>=1.80"}
 
@@ -145,24 +146,47 @@ def sidecar() -> Path:
     """The command of this checkout's sidecar, in an environment with what its image has and no more.
 
     Beside a developer's tools a package may find more to load than it ever does in a pod. The environment is made
-    anew where what it is made from has changed; bytecode of the sources is there before the first start, as it is
-    in the image.
+    anew where what it is made from has changed. As in the image, what every request passes is compiled to machine
+    code, and bytecode of all the rest is there before the first start.
     """
-    home = CACHE / "sidecar"
+    home, compiler = CACHE / "sidecar", CACHE / "compiler"
     python, stamp = home / "bin" / "python", home / "installed"
     made_from = hashlib.sha256(python_version().encode())
     for name in ("pyproject.toml", "constraints.txt"):
         made_from.update((CHECKOUT / name).read_bytes())
     if not stamp.exists() or stamp.read_text() != made_from.hexdigest():
-        _environment(home, "--constraint", "constraints.txt", "--editable", ".")
-        _compiled(python, home / "lib")
+        _environment(home, "--constraint", "constraints.txt", ".")
+        _environment(compiler, "--constraint", "constraints.txt", "mypy[mypyc]")
+        _bytecode(python, home / "lib")
         stamp.write_text(made_from.hexdigest())
-    _compiled(python, CHECKOUT / "sidecar")
+    _compiled(compiler, python)
     return SIDECAR
 
 
-def _compiled(python: Path, folder: Path) -> None:
-    """Bytecode of a folder, and of what the sidecar uses of the standard library where that may be written."""
+def _compiled(compiler: Path, python: Path) -> None:
+    """Put this checkout's packages, compiled, in place of those that were installed."""
+    made = CACHE / "compiled"
+    words = [
+        CHECKOUT / "deploy" / "image" / "compile",
+        CHECKOUT / "sidecar",
+        made,
+        "--python-executable",
+        python,
+    ]
+    path = f"{compiler / 'bin'}:{os.environ['PATH']}"
+    print("compiling the sidecar, unless it is as it was ...", file=sys.stderr, flush=True)
+    subprocess.run(words, check=True, env=os.environ | {"PATH": path}, stdout=sys.stderr)
+    (packages,) = (python.parents[1] / "lib").glob("python3*/site-packages")
+    for old in [*packages.glob("inference_config"), *packages.glob("inference_sidecar")]:
+        shutil.rmtree(old)
+    for old in packages.glob("*__mypyc.*.so"):
+        old.unlink()
+    shutil.copytree(made, packages, dirs_exist_ok=True)
+    _bytecode(python, packages)
+
+
+def _bytecode(python: Path, folder: Path) -> None:
+    """Of a folder, and of what the sidecar uses of the standard library where that may be written."""
     environment = os.environ | image_environment()
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for words in (["-m", "compileall", "-q", str(folder)], ["-c", "import inference_sidecar.serve"]):

@@ -95,7 +95,7 @@ USAGE = st.one_of(
 )  # fmt: skip
 MAYBE = st.one_of(st.none(), WORD)
 OUTCOMES = st.builds(
-    lambda **fields: Outcome(**fields),  # of what is compiled, builds infers what is not so
+    lambda **fields: Outcome(**fields),  # noqa: PLW0108  of what is compiled, builds infers what is not so
     request_id=WORD,
     endpoint=st.sampled_from(list(Endpoint)),
     method=st.sampled_from(["POST", "GET", "PROPFIND", "get"]),
