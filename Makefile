@@ -24,7 +24,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help run test transports bench bench-operator bench-transport bench-memory check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
+.PHONY: help run test transports compiled bench bench-operator bench-transport bench-memory check machine image operator-image cluster cluster-env cluster-down cluster-programs dashboards pictures manifests constraints clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ test: $(VENV)/installed-dev ## Run every test that this machine can run (ARGS="-
 SEEN := $(addprefix tests/sidecar/test_,$(addsuffix .py,faults odd_answers sdk streams stream_ends disconnect retries tls passthrough ledger))
 transports: $(VENV)/installed-dev ## Run the sidecar's tests that can tell transports apart, with httpcore's in place of our own.
 	@$(BIN)/python -m pytest --transport=httpcore $(SEEN) $(ARGS)
+
+COMPILED := $(CURDIR)/.cache/compiled
+compiled: $(VENV)/installed-dev ## Run the sidecar's tests on what the image has: the path compiled (a C compiler, Python's headers).
+	@PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/compile sidecar $(COMPILED)
+	@PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest --compiled tests/sidecar $(ARGS)
 
 bench: $(VENV)/installed-dev ## Measure the data path beside other proxies, 15 minutes (see docs/performance.md).
 	@PYTHONPATH=bench $(BIN)/python -m data_path $(ARGS)

@@ -7,6 +7,7 @@ forget it.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 from collections.abc import Iterator
@@ -31,12 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--transport", choices=("asyncio", "httpcore"),
         help="what every sidecar of this run speaks upstream with (inference.http.transport); default: auto",
     )  # fmt: skip
+    parser.addoption(
+        "--compiled", action="store_true", help="refuse to run where the sidecar is not compiled (`make compiled`)"
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     transport = config.getoption("--transport")
     if transport is not None:
         OF_THE_RUN["INFERENCE_INFERENCE_HTTP_TRANSPORT"] = transport
+    found = importlib.util.find_spec("inference_sidecar.relay")
+    if config.getoption("--compiled") and not (found and found.origin and found.origin.endswith(".so")):
+        raise pytest.UsageError(f"the sidecar that is found first is not compiled: {found}")
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ STRANGER = (12345, 23456)
 API = "http://127.0.0.1:3000"
 ADMIN = "http://127.0.0.1:3001"
 MIB = 1024 * 1024
+COMPILE = Path(__file__).parents[2] / "deploy" / "image" / "compile"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,17 @@ def test_nothing_in_it_builds_or_fetches(image: Image) -> None:
     )
 
 
-def test_every_module_is_compiled(image: Image) -> None:
+def test_what_every_request_passes_is_machine_code(confined: Container, image: Image) -> None:
+    modules = run(str(COMPILE), "--modules").split()
+    (packages,) = (image.rootfs / "opt/inference-sidecar/lib").glob("python3*/site-packages")
+    sources = [one for one in modules if not list(packages.glob(f"{one.removesuffix('.py')}.cpython-*.so"))]
+    assert modules
+    assert sources == []
+    told = confined.execute("python", "-c", "import inference_sidecar.relay as one; print(one.__file__)")
+    assert told.strip().endswith(".so")
+
+
+def test_every_module_has_bytecode(image: Image) -> None:
     library = image.rootfs / "opt/inference-sidecar/lib"
     sources = [path for path in library.rglob("*.py") if path.parent.name != "__pycache__"]
     assert len(sources) > 100
