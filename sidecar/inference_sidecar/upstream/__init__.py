@@ -21,6 +21,7 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
+from .lines import Lines
 from .traced import recorded, shown
 from .wire import Once, Wire, wire_for
 
@@ -317,9 +318,9 @@ class Upstream:
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),
         }
-        return httpx.Request(
-            call.method, self._url, headers=headers, stream=_stream(body), extensions=extensions
-        )
+        request = httpx.Request(call.method, self._url, stream=_stream(body), extensions=extensions)
+        request.headers = Lines(headers)
+        return request
 
 
 def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:

@@ -24,6 +24,7 @@ from ..errors import Unwritable, UpstreamConnectError, UpstreamError, UpstreamPr
 from .connection import Connection
 from .dial import dial, reason
 from .framing import Answer
+from .lines import Lines
 from .link import Link, Secure
 from .request import RequestHead
 
@@ -104,12 +105,13 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             if isinstance(exc, Unwritable):
                 raise _unwritable(origin, sent=True) from None
             raise
-        return httpx.Response(
+        response = httpx.Response(
             answer.status,
-            headers=answer.headers,
             stream=_Body(self, connection, answer, keep=not extensions.get("fresh")),
             extensions={"http_version": answer.version, "reason_phrase": answer.reason},
         )
+        response.headers = Lines(answer.headers)
+        return response
 
     async def aclose(self) -> None:
         """Close everything, answers that are still being read included: their readers see a disconnect."""
