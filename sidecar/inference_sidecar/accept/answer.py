@@ -13,7 +13,7 @@ from ..errors import UpstreamError, UpstreamProtocolError
 from ..meter import Meter, error_event
 from ..records import Endpoint, Headers
 from ..runtime import Runtime
-from ..telemetry import Figures, debug, debugging
+from ..telemetry import Figures, debug
 from ..telemetry.names import TIME_PER_OUTPUT_CHUNK
 from ..upstream import Answer
 from .body import Head
@@ -46,7 +46,7 @@ class Descent:
         """Relay one answer to its end. Raises UpstreamError only while a plain error can still be told."""
         course = self._course
         course.upstream_id = _id_of(answer)
-        if debugging():
+        if course.debugged:
             debug(
                 "upstream answer",
                 request_id=course.request_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
@@ -32,15 +32,26 @@ _DECODABLE: Final = frozenset({"gzip", "deflate"})
 _NO_CODINGS: Final[frozenset[str]] = frozenset()
 
 
-class Head(NamedTuple):
+class Head:
     """What the header lines say of the body and of the answer that is wanted."""
 
-    length: int | None
-    has_body: bool
-    media: str
-    encoding: str
-    codings: frozenset[str]
-    wants_stats: bool
+    __slots__ = ("codings", "encoding", "has_body", "length", "media", "wants_stats")
+
+    def __init__(
+        self,
+        length: int | None,
+        has_body: bool,
+        media: str,
+        encoding: str,
+        codings: frozenset[str],
+        wants_stats: bool,
+    ) -> None:
+        self.length = length
+        self.has_body = has_body
+        self.media = media
+        self.encoding = encoding
+        self.codings = codings
+        self.wants_stats = wants_stats
 
     def accepts(self, coding: str) -> bool:
         """Whether the app can read a content coding."""

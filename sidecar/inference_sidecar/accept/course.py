@@ -13,7 +13,7 @@ from .. import relay, respond
 from ..meter import Meter
 from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
 from ..runtime import Runtime
-from ..telemetry import debug, names
+from ..telemetry import debug, debugging, names
 from ..upstream import Attempts
 from .line import Line
 
@@ -43,6 +43,7 @@ class Course:
         self.path = path
         self.started = started
         self.trace = trace
+        self.debugged = debugging()
         self.endpoint = Endpoint.OTHER
         self.request = _UNREAD
         self.attempts = Attempts()

@@ -113,7 +113,7 @@ class Exchange:
                 located = target.locate(course.method, course.path, self._query, request.model)
                 if isinstance(located, Refusal):
                     return located
-        if debugging():
+        if self.course.debugged:
             self._debug_call(located)
         if course.trace is not None:
             course.trace.goes_up()
@@ -146,7 +146,7 @@ class Exchange:
         if isinstance(body, Refusal):
             return body
         course.bytes_up = len(body)
-        if debugging():
+        if self.course.debugged:
             self._debug_request(body)
         return self._checked(body)
 

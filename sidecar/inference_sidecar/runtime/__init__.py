@@ -33,7 +33,8 @@ class Runtime:
     """Everything that one generation of the configuration means for a request.
 
     `fixed_headers` go up with every request and replace what the app sent under the same names; the key is
-    not among them: `auth_header()` makes its line when it is needed. `listed` says whether a model is shown
+    not among them: `auth_header()` makes its line. `hidden` is the key as it stands in text and in bytes, empty where
+    there is none: what is masked looks for it many times a request. `listed` says whether a model is shown
     in the list, None where the list goes down as it came. `revision` is the operator's opaque value, or the digest.
     `named_models` are the models that the configuration has by name, patterns aside.
     """
@@ -44,6 +45,7 @@ class Runtime:
     target: Target
     rules: Rules
     key: SecretStr | None
+    hidden: tuple[str, bytes] = field(repr=False)
     fixed_headers: Headers = field(repr=False)
     listed: Callable[[str], bool] | None
     named_models: frozenset[str]
@@ -59,14 +61,13 @@ class Runtime:
 
     def mask(self, text: bytes) -> bytes:
         """`text` without the key: for what an upstream says about a request that it refused."""
-        if self.key is None:
-            return text
-        return text.replace(self.key.get_secret_value().encode("ascii"), b"***")
+        key = self.hidden[1]
+        return text.replace(key, b"***") if key else text
 
     def masked(self, text: str) -> str:
         """As `mask`, and without halves of surrogate pairs, which JSON can escape: one would spoil a whole batch of
         spans or metrics."""
-        key = "" if self.key is None else self.key.get_secret_value()
+        key = self.hidden[0]
         if text.isascii():
             return text.replace(key, "***") if key else text
         return self.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
@@ -78,6 +79,7 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
     target = target_of(inference)
     digest = codec.digest(config)
     allowed = _matcher(inference.allowed_models)
+    secret = "" if key is None else key.get_secret_value()
     shown = inference.model_filter
     if shown is None and target.is_openai:
         shown = OPENAI_MODEL_FILTER
@@ -96,6 +98,7 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
             max_depth=config.server.max_json_depth,
         ),
         key=key,
+        hidden=(secret, secret.encode("ascii")),
         fixed_headers=_fixed_headers(config),
         listed=_both(_matcher(shown or None), allowed),
         named_models=_named_models(inference, target),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from inference_config.schema import OPENAI_BASE_URL, Inference
@@ -48,12 +48,15 @@ _LEAVES: Final = frozenset({".", ".."})
 _NOT_IN_A_TARGET: Final = re.compile(rb"[^\x21-\x7e]|\\")
 
 
-class Located(NamedTuple):
+class Located:
     """One request's place. `target` is what stands in the request line; `model` is what the path names."""
 
-    endpoint: Endpoint
-    target: bytes
-    model: str | None = None
+    __slots__ = ("endpoint", "model", "target")
+
+    def __init__(self, endpoint: Endpoint, target: bytes, model: str | None = None) -> None:
+        self.endpoint = endpoint
+        self.target = target
+        self.model = model
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..records import Gaps
 from .names import ERROR_TYPE, OTHER, REQUEST_MODEL, RESPONSE_MODEL, Metric
@@ -28,12 +28,15 @@ MAX_SERIES: Final = 512
 _GIVE_WAY: Final = frozenset({REQUEST_MODEL, RESPONSE_MODEL, ERROR_TYPE})
 
 
-class Exemplar(NamedTuple):
+class Exemplar:
     """One value of a bucket, and the trace that it comes from."""
 
-    value: int | float
-    unix_nano: int
-    trace: Trace
+    __slots__ = ("trace", "unix_nano", "value")
+
+    def __init__(self, value: int | float, unix_nano: int, trace: Trace) -> None:
+        self.value = value
+        self.unix_nano = unix_nano
+        self.trace = trace
 
 
 class Point:

@@ -211,7 +211,7 @@ def _about_server(
         told.HTTP_ROUTE: route,
         told.URL_PATH: path,
         told.URL_SCHEME: "http",
-        told.OUTCOME: end.value,
+        told.OUTCOME: str(end),
     }
     if status:
         values[told.HTTP_STATUS] = status
@@ -244,7 +244,7 @@ def _about_call(
 
 @lru_cache(maxsize=128)
 def _about_end(attempts: int, end: End, error: str | None) -> bytes:
-    return attributes(OF_SPAN, {told.ATTEMPTS: attempts, told.OUTCOME: end.value}) + _error(end, error)
+    return attributes(OF_SPAN, {told.ATTEMPTS: attempts, told.OUTCOME: str(end)}) + _error(end, error)
 
 
 @lru_cache(maxsize=128)
@@ -358,7 +358,7 @@ def _tell_events(parts: list[bytes], outcome: Outcome, now: int) -> None:
         since = outcome.duration_s - outcome.first_chunk_s
         parts.append(_event(_FIRST_CHUNK, now - int(since * 1e9), {}))
     if outcome.stream is not None:
-        end: dict[str, Value] = {told.OUTCOME: outcome.end.value, told.CHUNKS: outcome.stream.chunks_sent}
+        end: dict[str, Value] = {told.OUTCOME: str(outcome.end), told.CHUNKS: outcome.stream.chunks_sent}
         parts.append(_event(_END, now, end))
 
 

@@ -103,8 +103,8 @@ def members_of(outcome: Outcome, ids: Mapping[str, str]) -> str:
     level = "warning" if outcome.end is End.FAILED else "info"
     begin = (
         f'"level":"{level}"{_HEAD},"request_id":{text(outcome.request_id)},"method":{text(outcome.method)},'
-        f'"path":{text(outcome.path)},"endpoint":"{outcome.endpoint.value}","status":{outcome.status},'
-        f'"end":"{outcome.end.value}"'
+        f'"path":{text(outcome.path)},"endpoint":"{outcome.endpoint}","status":{outcome.status},'
+        f'"end":"{outcome.end}"'
     )
     parts = [begin]
     for name, value in (

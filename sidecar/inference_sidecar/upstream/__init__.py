@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -21,9 +21,9 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
-from .lines import Lines
+from .parts import NO_LINES, Lines, Once, Whole
 from .traced import recorded, shown
-from .wire import Once, Wire, wire_for
+from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
@@ -39,7 +39,7 @@ MAX_ERROR_BODY = 1024 * 1024
 """Bytes of an error's body that are read; what is longer is cut, and then is no JSON."""
 
 
-class Call(NamedTuple):
+class Call:
     """One request for the upstream.
 
     `body` is whole bytes, a stream that can be read once, or None. `without_usage` is the body without the
@@ -47,13 +47,25 @@ class Call(NamedTuple):
     the configured ones.
     """
 
-    method: str
-    target: bytes
-    headers: Headers
-    endpoint: Endpoint
-    body: bytes | AsyncIterator[bytes] | None
-    without_usage: bytes | None = None
-    trace: Trace | None = None
+    __slots__ = ("body", "endpoint", "headers", "method", "target", "trace", "without_usage")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        endpoint: Endpoint,
+        body: bytes | AsyncIterator[bytes] | None,
+        without_usage: bytes | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.endpoint = endpoint
+        self.body = body
+        self.without_usage = without_usage
+        self.trace = trace
 
 
 class Answer:
@@ -176,9 +188,13 @@ class Upstream:
         self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
         self._shown = shown(self._url)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._own: Headers = [(b"host", target.host_header), *runtime.fixed_headers]
         auth = runtime.auth_header()
-        self._own_names = frozenset(name for name, _ in self._own) | ({auth[0]} if auth else set())
+        self._own: Headers = [
+            (b"host", target.host_header),
+            *runtime.fixed_headers,
+            *([auth] if auth else []),
+        ]
+        self._own_names = frozenset(name for name, _ in self._own)
 
     async def send(self, call: Call, attempts: Attempts) -> Answer:
         """Send a call until an answer has begun or nothing more can be done.
@@ -305,11 +321,8 @@ class Upstream:
         self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers
     ) -> httpx.Request:
         """`lines`: what the upstream is told of the trace; the app's own lines of that kind are left out then."""
-        runtime = self.runtime
-        auth = runtime.auth_header()
         barred = self._own_names
-        headers = self._own if auth is None else [*self._own, auth]
-        headers = [*headers, *[line for line in call.headers if line[0] not in barred]]
+        headers = [*self._own, *[line for line in call.headers if line[0] not in barred]]
         if lines:
             headers = [*[line for line in headers if line[0] not in _OF_TRACES], *lines]
         if isinstance(body, bytes):
@@ -318,13 +331,15 @@ class Upstream:
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),
         }
-        request = httpx.Request(call.method, self._url, stream=_stream(body), extensions=extensions)
-        request.headers = Lines(headers)
+        request = httpx.Request(
+            call.method, self._url, headers=NO_LINES, stream=_stream(body), extensions=extensions
+        )
+        request.headers, request.url = Lines(headers), self._url  # the very same: a transport may know it
         return request
 
 
 def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
-    return httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Once(body)
+    return Whole(body or b"") if isinstance(body, bytes | None) else Once(body)
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:

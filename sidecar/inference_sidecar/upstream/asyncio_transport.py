@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from typing import Final
 
 import httpx
@@ -24,8 +24,8 @@ from ..errors import Unwritable, UpstreamConnectError, UpstreamError, UpstreamPr
 from .connection import Connection
 from .dial import dial, reason
 from .framing import Answer
-from .lines import Lines
 from .link import Link, Secure
+from .parts import NO_LINES, Lines, Whole
 from .request import RequestHead
 
 SURPLUS_SECS: Final = 1.0
@@ -91,7 +91,11 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             head = RequestHead(request.method.encode("ascii"), target, request.headers.raw)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
-        body = b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream
+        body: bytes | AsyncIterable[bytes]
+        if isinstance(stream, Whole):
+            body = stream.data
+        else:
+            body = b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream
         await self._places.acquire()
         connection: Connection | None = None
         try:
@@ -107,6 +111,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             raise
         response = httpx.Response(
             answer.status,
+            headers=NO_LINES,
             stream=_Body(self, connection, answer, keep=not extensions.get("fresh")),
             extensions={"http_version": answer.version, "reason_phrase": answer.reason},
         )

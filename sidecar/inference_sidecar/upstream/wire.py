@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,16 +92,6 @@ class Wire:
     def _close_if_unused(self) -> None:
         if self._retired and self._open == 0 and self._closing is None:
             self._closing = asyncio.ensure_future(self._transport.aclose())
-
-
-class Once(httpx.AsyncByteStream):
-    """A request body that is read once, as it comes."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
 
 
 def wire_for(

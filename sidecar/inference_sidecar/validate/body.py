@@ -28,13 +28,16 @@ _CONTAINERS = frozenset({dict, list})
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-class Member(NamedTuple):
+class Member:
     """One member of an object: `text[start:end]` is its value, without the blanks around it."""
 
-    name: str
-    value: Any
-    start: int
-    end: int
+    __slots__ = ("end", "name", "start", "value")
+
+    def __init__(self, name: str, value: Any, start: int, end: int) -> None:
+        self.name = name
+        self.value = value
+        self.start = start
+        self.end = end
 
 
 class Edit(NamedTuple):
@@ -45,12 +48,15 @@ class Edit(NamedTuple):
     new: str
 
 
-class Body(NamedTuple):
+class Body:
     """A body that holds one JSON object. `opening` is where its first brace stands in the text."""
 
-    text: str
-    opening: int
-    members: list[Member]
+    __slots__ = ("members", "opening", "text")
+
+    def __init__(self, text: str, opening: int, members: list[Member]) -> None:
+        self.text = text
+        self.opening = opening
+        self.members = members
 
 
 def _refuse_constant(word: str) -> NoReturn:
