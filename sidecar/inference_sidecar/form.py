@@ -36,7 +36,8 @@ def form_of(data: bytes, found: dict[str, Any]) -> Form | None:
     if not isinstance(pad, str) or at < 0:
         return (data[:begin], data[end:])
     at += len(_PADDING)
-    return (data[:begin], data[end:at], data[data.find(b'"', at) :])
+    rest = data.find(b'"', at)
+    return (data[:begin], data[end:at], data[rest:])
 
 
 def has_form(data: bytes, form: Form) -> bool:

@@ -1,6 +1,6 @@
 """What a module keeps to so that it may be compiled (decision 011), read from its source.
 
-mypyc's coroutines share one place for the exception that is being handled: whoever waits while handling one finds
+mypyc evaluates a slice's bounds twice, except on bytes: a call in one is made twice. Its coroutines share one place for the exception that is being handled: whoever waits while handling one finds
 another's there when it goes on, or none, and then the process dies. An instance of a compiled class with a base that is
 not may be referred to weakly, and is freed without those references being told.
 
@@ -48,6 +48,17 @@ def foreign_bases(tree: ast.AST, compiled: set[str]) -> Iterator[str]:
                     yield f"{node.name}({name})"
 
 
+def calls_in_slices(tree: ast.AST) -> Iterator[int]:
+    """Lines with a slice whose bounds do more than say where it begins and ends."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Slice):
+            for part in ast.walk(node):
+                if isinstance(part, ast.NamedExpr | ast.Await) or (
+                    isinstance(part, ast.Call) and ast.unparse(part.func) != "len"
+                ):
+                    yield part.lineno
+
+
 TREES = {module: ast.parse((SOURCES / module).read_text()) for module in MODULES}
 CLASSES = {node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
@@ -57,6 +68,7 @@ def test_a_compiled_module(module: str) -> None:
     tree = TREES[module]
     assert not list(waits_while_handling(tree)), "awaits while an exception is handled"
     assert not list(foreign_bases(tree, CLASSES)), "classes with a base that is not compiled"
+    assert not list(calls_in_slices(tree)), "calls in the bounds of a slice"
 
 
 def test_what_is_looked_for_is_found() -> None:
@@ -78,7 +90,9 @@ async def context():
         pass
 class Foreign(Exception):
     pass
+view = view[len(view) - 1 : socket.send(view)]
 """
     tree = ast.parse(faulty)
     assert sorted(waits_while_handling(tree)) == [6, 12, 14]
     assert list(foreign_bases(tree, set())) == ["Foreign(Exception)"]
+    assert list(calls_in_slices(tree)) == [18]

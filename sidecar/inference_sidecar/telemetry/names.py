@@ -228,7 +228,8 @@ def operation(endpoint: Endpoint, path: str) -> str:
     base = _BASE.match(path)
     if base is None:
         return OTHER
-    parts = [unquote(part) for part in path[base.end() :].split("/") if part]
+    below = base.end()
+    parts = [unquote(part) for part in path[below:].split("/") if part]
     first, second = (*parts, "", "")[:2]
     if second in _KINDS_OF_MEDIA.get(first, ()):
         return f"{first}.{second}"

@@ -177,7 +177,8 @@ class Connection:
             if self._secure is None and not self._over:
                 # Nearly always there is room for all of it.
                 try:
-                    data = data[self._link.sock.send(data) :]
+                    sent = self._link.sock.send(data)
+                    data = data[sent:]
                 except BlockingIOError:
                     pass
                 except OSError:
