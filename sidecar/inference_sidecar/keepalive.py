@@ -27,7 +27,7 @@ async def kept_alive(
     except BaseException:
         pending.cancel()
         await asyncio.wait({pending})
-        if lost is not None and not pending.cancelled() and pending.exception() is None:
+        if not pending.cancelled() and pending.exception() is None and lost is not None:
             lost(pending.result())
         raise
     return pending.result()
