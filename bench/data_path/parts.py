@@ -157,7 +157,6 @@ def sidecar() -> Path:
     if not stamp.exists() or stamp.read_text() != made_from.hexdigest():
         _environment(home, "--constraint", "constraints.txt", ".")
         _environment(compiler, "--constraint", "constraints.txt", "mypy[mypyc]")
-        _bytecode(python, home / "lib")
         stamp.write_text(made_from.hexdigest())
     _compiled(compiler, python)
     return SIDECAR
@@ -177,8 +176,8 @@ def _compiled(compiler: Path, python: Path) -> None:
     print("compiling the sidecar, unless it is as it was ...", file=sys.stderr, flush=True)
     subprocess.run(words, check=True, env=os.environ | {"PATH": path}, stdout=sys.stderr)
     (packages,) = (python.parents[1] / "lib").glob("python3*/site-packages")
-    for old in [*packages.glob("inference_config"), *packages.glob("inference_sidecar")]:
-        shutil.rmtree(old)
+    for name in ("inference_config", "inference_sidecar"):
+        shutil.rmtree(packages / name)
     for old in packages.glob("*__mypyc.*.so"):
         old.unlink()
     shutil.copytree(made, packages, dirs_exist_ok=True)

@@ -1,8 +1,9 @@
 """What a module keeps to so that it may be compiled (decision 011), read from its source.
 
-mypyc evaluates a slice's bounds twice, except on bytes: a call in one is made twice. Its coroutines share one place for the exception that is being handled: whoever waits while handling one finds
-another's there when it goes on, or none, and then the process dies. An instance of a compiled class with a base that is
-not may be referred to weakly, and is freed without those references being told.
+mypyc evaluates a slice's bounds twice, except on bytes: a call in one is made twice. Its coroutines share one place for
+the exception that is being handled: whoever waits while handling one finds another's there when it goes on, or none, and
+then the process dies. An instance of a compiled class with a base that is not may be referred to weakly, and is freed
+without those references being told.
 
 Left out: that what is compiled does what its sources do. For that the whole of this folder is run with it (`make compiled`).
 """

@@ -17,7 +17,7 @@ from ..errors import BadBody, ClientGone, UpstreamError
 from ..keepalive import kept_alive
 from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refusal, Said
 from ..runtime import Located
-from ..telemetry import Figures, debug, debugging
+from ..telemetry import Figures, debug
 from ..upstream import Answer, Call, Upstream
 from . import body as bodies
 from .answer import METERED, Descent
@@ -64,7 +64,9 @@ class Exchange:
             method=scope["method"],
             origin=origin,
             request_id=request_id,
-            content_mask=self._runtime.mask if self._runtime.config.logging.content and debugging() else None,
+            content_mask=self._runtime.mask
+            if self._runtime.config.logging.content and self.course.debugged
+            else None,
         )
         if trace is not None and trace.content:
             self._down.kept = bytearray()
