@@ -262,7 +262,7 @@ def test_no_place_is_lost_in_cancelled_requests(run: Run, seed: int) -> None:
                     async with asyncio.timeout(10):  # it leaves what is beyond the bound a moment
                         while made.connections > 2:
                             await asyncio.sleep(0.01)
-                    assert (made.usage, len(made._open)) == ((0, 2), 2)
+                    assert (made.usage, len(made._connections.open)) == ((0, 2), 2)
 
     run(scenario)
     assert most <= 4

@@ -195,7 +195,7 @@ def test_no_more_is_held_of_an_answer_than_its_reader_takes(
                 while last != state["sent"]:  # until the peer gets rid of nothing more
                     last = state["sent"]
                     await asyncio.sleep(0.2)
-                (connection,) = made._open
+                (connection,) = made._connections.open
                 held.append(connection._size)
                 assert not whole.happened
                 async for piece in body:

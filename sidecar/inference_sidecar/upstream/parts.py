@@ -1,4 +1,4 @@
-"""What a request and an answer are made of, as httpx has it: header lines, and bodies that go up.
+"""What a request and an answer are made of, as httpx has it: header lines, and bodies.
 
 Enters: lines, bytes. Leaves: what `httpx.Request` and `httpx.Response` take. Of the lines nobody here asks for more than
 `raw`, so they are indexed only where somebody does: to make an index of both sides' takes 4 µs.
@@ -7,7 +7,7 @@ Enters: lines, bytes. Leaves: what `httpx.Request` and `httpx.Response` take. Of
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -54,3 +54,26 @@ class Once(httpx.AsyncByteStream):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._pieces
+
+
+class Readable(Protocol):
+    """What `Pieces` needs: an iterator that can be ended early."""
+
+    def __aiter__(self) -> Readable: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Pieces(httpx.AsyncByteStream):
+    """An answer's body, piece by piece. Who iterates it gets `body` itself, and may know what else that can."""
+
+    def __init__(self, body: Readable) -> None:
+        self._body = body
+
+    def __aiter__(self) -> Readable:
+        return self._body
+
+    async def aclose(self) -> None:
+        self._body.close()

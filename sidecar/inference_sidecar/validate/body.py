@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from json import JSONDecodeError
 from typing import Any, NamedTuple, NoReturn
 
@@ -63,8 +63,12 @@ def _refuse_constant(word: str) -> NoReturn:
     raise NotJson(word)
 
 
-_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
-_LENIENT = json.JSONDecoder()
+Scan = Callable[[str, int], tuple[Any, int]]
+"""Reads the value that begins at a place, and says where it ends. What `json.JSONDecoder.raw_decode` asks; that is one
+more call for each name and each value."""
+
+_STRICT: Scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
+_LENIENT: Scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def unreadable(why: str, code: str = "invalid_json") -> Refusal:
@@ -104,15 +108,15 @@ def _decode(raw: bytes) -> str | Refusal:
         return unreadable(f"is not valid UTF-8 at byte {error.start}.", "invalid_encoding")
 
 
-def _read_root(text: str, decoder: json.JSONDecoder) -> Body | Refusal:
+def _read_root(text: str, scan: Scan) -> Body | Refusal:
     opening = _blanks(text, 0)
     if opening == len(text):
         return unreadable("is empty. Expected a JSON object.")
     if text[opening] == "{":
-        members, end = _read_object(text, opening, decoder)
+        members, end = _read_object(text, opening, scan)
         result: Body | Refusal = Body(text, opening, members)
     else:
-        value, end = decoder.raw_decode(text, opening)
+        value, end = _value(text, opening, scan)
         result = unreadable(f"must be a JSON object, but is {kind(value)}.", "invalid_type")
     end = _blanks(text, end)
     if end != len(text):
@@ -125,22 +129,21 @@ def members_of(text: str, opening: int) -> list[Member]:
     return _read_object(text, opening, _LENIENT)[0]
 
 
-def _read_object(text: str, opening: int, decoder: json.JSONDecoder) -> tuple[list[Member], int]:
+def _read_object(text: str, opening: int, scan: Scan) -> tuple[list[Member], int]:
     """Members of the object at `opening`, and where it ends. Values are read whole, at the speed of C."""
     found: list[Member] = []
-    read = decoder.raw_decode
     at = _blanks(text, opening + 1)
     if text.startswith("}", at):
         return found, at + 1
     while True:
         if not text.startswith('"', at):
             raise JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
-        name, at = read(text, at)
+        name, at = _value(text, at, scan)
         colon = _colon(text, at)
         if colon is None:
             raise JSONDecodeError("Expecting ':' delimiter", text, _blanks(text, at))
         start = colon.end()
-        value, end = read(text, start)
+        value, end = _value(text, start, scan)
         found.append(Member(name, value, start, end))
         follows = _comma_or_end(text, end)
         if follows is None:
@@ -148,6 +151,13 @@ def _read_object(text: str, opening: int, decoder: json.JSONDecoder) -> tuple[li
         if follows[1] == "}":
             return found, follows.end(1)
         at = follows.end()
+
+
+def _value(text: str, at: int, scan: Scan) -> tuple[Any, int]:
+    try:
+        return scan(text, at)
+    except StopIteration as none:
+        raise JSONDecodeError("Expecting value", text, none.value) from None
 
 
 def _blanks(text: str, at: int) -> int:
