@@ -1,4 +1,4 @@
-"""What the rooms hand to each other: frozen records, no behaviour beyond a derived figure.
+"""What the rooms hand to each other: records that nobody changes, no behaviour beyond a derived figure.
 
 Units are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes.
 """
@@ -74,7 +74,7 @@ class Rules:
     max_depth: int
 
 
-class InferenceRequest(NamedTuple):
+class InferenceRequest:
     """A body that may go up, and what was learned from it.
 
     `body` is what goes up; `original` is the same without the sidecar's own wish for usage (the very same
@@ -83,13 +83,23 @@ class InferenceRequest(NamedTuple):
     as they came; None where the body was not read.
     """
 
-    body: bytes
-    original: bytes
-    model: str | None = None
-    stream: bool = False
-    usage_hidden: bool = False
-    choices: int = 1
-    parameters: Mapping[str, Any] | None = None
+    def __init__(
+        self,
+        body: bytes,
+        original: bytes,
+        model: str | None = None,
+        stream: bool = False,
+        usage_hidden: bool = False,
+        choices: int = 1,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.body = body
+        self.original = original
+        self.model = model
+        self.stream = stream
+        self.usage_hidden = usage_hidden
+        self.choices = choices
+        self.parameters = parameters
 
 
 class Usage(NamedTuple):
@@ -175,7 +185,7 @@ class Said:
     mask: Callable[[bytes], bytes]
 
 
-class Outcome(NamedTuple):
+class Outcome:
     """One finished request, whole: what the log line, the figures and the traces are made from.
 
     `status` is what went down (0: the app left before a status could). `error` is low in cardinality: a
@@ -188,42 +198,81 @@ class Outcome(NamedTuple):
     `trace`: ids of the trace and of the `chat {model}` span in hex, where the trace is kept; else None.
     """
 
-    request_id: str
-    endpoint: Endpoint
-    method: str
-    path: str
-    status: int
-    end: End
-    duration_s: float
-    error: str | None = None
-    error_message: str | None = None
-    param: str | None = None
-    streaming: bool = False
-    streamed: bool = False
-    model: str | None = None
-    response_model: str | None = None
-    attempts: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    first_byte_s: float | None = None
-    first_chunk_s: float | None = None
-    first_token_s: float | None = None
-    usage: Usage | None = None
-    finish_reasons: tuple[str, ...] = ()
-    stream: StreamStats | None = None
-    upstream_request_id: str | None = None
-    trace: tuple[str, str] | None = None
-    operation: str = "_OTHER"
-    provider: str = "openai"
-    server_address: str | None = None
-    server_port: int | None = None
-    retries: tuple[Retry, ...] = ()
-    parameters: Mapping[str, Any] | None = None
-    choices: int = 1
-    response_id: str | None = None
-    fingerprint: str | None = None
-    service_tier: str | None = None
-    model_configured: bool = False
+    def __init__(
+        self,
+        request_id: str,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        status: int,
+        end: End,
+        duration_s: float,
+        error: str | None = None,
+        error_message: str | None = None,
+        param: str | None = None,
+        streaming: bool = False,
+        streamed: bool = False,
+        model: str | None = None,
+        response_model: str | None = None,
+        attempts: int = 0,
+        bytes_up: int = 0,
+        bytes_down: int = 0,
+        first_byte_s: float | None = None,
+        first_chunk_s: float | None = None,
+        first_token_s: float | None = None,
+        usage: Usage | None = None,
+        finish_reasons: tuple[str, ...] = (),
+        stream: StreamStats | None = None,
+        upstream_request_id: str | None = None,
+        trace: tuple[str, str] | None = None,
+        operation: str = "_OTHER",
+        provider: str = "openai",
+        server_address: str | None = None,
+        server_port: int | None = None,
+        retries: tuple[Retry, ...] = (),
+        parameters: Mapping[str, Any] | None = None,
+        choices: int = 1,
+        response_id: str | None = None,
+        fingerprint: str | None = None,
+        service_tier: str | None = None,
+        model_configured: bool = False,
+    ) -> None:
+        self.request_id = request_id
+        self.endpoint = endpoint
+        self.method = method
+        self.path = path
+        self.status = status
+        self.end = end
+        self.duration_s = duration_s
+        self.error = error
+        self.error_message = error_message
+        self.param = param
+        self.streaming = streaming
+        self.streamed = streamed
+        self.model = model
+        self.response_model = response_model
+        self.attempts = attempts
+        self.bytes_up = bytes_up
+        self.bytes_down = bytes_down
+        self.first_byte_s = first_byte_s
+        self.first_chunk_s = first_chunk_s
+        self.first_token_s = first_token_s
+        self.usage = usage
+        self.finish_reasons = finish_reasons
+        self.stream = stream
+        self.upstream_request_id = upstream_request_id
+        self.trace = trace
+        self.operation = operation
+        self.provider = provider
+        self.server_address = server_address
+        self.server_port = server_port
+        self.retries = retries
+        self.parameters = parameters
+        self.choices = choices
+        self.response_id = response_id
+        self.fingerprint = fingerprint
+        self.service_tier = service_tier
+        self.model_configured = model_configured
 
     @property
     def pace(self) -> tuple[int, float] | None:

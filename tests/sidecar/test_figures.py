@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,21 +17,20 @@ from inference_sidecar.telemetry import Figures, Series, configure, debug, log_o
 from inference_sidecar.telemetry.figures import MAX_ERROR_TYPES, WINDOW
 from inference_sidecar.telemetry.requests_log import fields_of, members_of
 
-PLAIN = Outcome(
-    "req_1",
-    Endpoint.CHAT,
-    "POST",
-    "/v1/chat/completions",
-    200,
-    End.COMPLETED,
-    0.5,
-    usage=Usage(10, 5, 15),
-    attempts=2,
-)
-STREAM = PLAIN._replace(
-    streaming=True, streamed=True, duration_s=2.0, first_token_s=1.0, usage=Usage(10, 51, 61), attempts=1,
-    stream=StreamStats(2000.0, 4, 500.0, (0.1, 0.2, 0.3)),
-)  # fmt: skip
+
+def plain(**fields: Any) -> Outcome:
+    told: dict[str, Any] = {
+        "status": 200, "end": End.COMPLETED, "duration_s": 0.5, "usage": Usage(10, 5, 15), "attempts": 2,
+    } | fields  # fmt: skip
+    return Outcome("req_1", Endpoint.CHAT, "POST", "/v1/chat/completions", **told)
+
+
+def stream(**fields: Any) -> Outcome:
+    told: dict[str, Any] = {
+        "streaming": True, "streamed": True, "duration_s": 2.0, "first_token_s": 1.0, "usage": Usage(10, 51, 61),
+        "attempts": 1, "stream": StreamStats(2000.0, 4, 500.0, (0.1, 0.2, 0.3)),
+    } | fields  # fmt: skip
+    return plain(**told)
 
 
 def recorded(*outcomes: Outcome) -> Figures:
@@ -63,10 +63,10 @@ def test_series() -> None:
 
 
 def test_figures_add_up() -> None:
-    refused = PLAIN._replace(status=400, end=End.REFUSED, error="invalid_request", usage=None, attempts=0)
-    failed = STREAM._replace(end=End.FAILED, error="upstream_disconnected", usage=None)
-    gone = STREAM._replace(end=End.CANCELLED, usage=None)
-    figures = recorded(PLAIN, STREAM, refused, failed, gone)
+    refused = plain(status=400, end=End.REFUSED, error="invalid_request", usage=None, attempts=0)
+    failed = stream(end=End.FAILED, error="upstream_disconnected", usage=None)
+    gone = stream(end=End.CANCELLED, usage=None)
+    figures = recorded(plain(), stream(), refused, failed, gone)
     figures.arrived()
     health = json.loads(json.dumps(figures.health()))
     assert health["requests"] == {
@@ -120,7 +120,7 @@ def test_figures_add_up() -> None:
 
 def test_error_types_are_bounded() -> None:
     figures = recorded(
-        *(PLAIN._replace(end=End.FAILED, error=f"upstream_http_{status}") for status in range(400, 600))
+        *(plain(end=End.FAILED, error=f"upstream_http_{status}") for status in range(400, 600))
     )
     assert len(figures.errors) <= MAX_ERROR_TYPES + 1
     assert figures.errors.total() == 200
@@ -142,7 +142,7 @@ def restored_logging() -> Iterator[None]:
 def test_json_lines() -> None:
     out = io.StringIO()
     assert configure("info", "auto", out) == "json"
-    log_outcomes([(STREAM, {})])
+    log_outcomes([(stream(), {})])
     debug("not at this level")
     (line,) = [json.loads(text) for text in out.getvalue().splitlines()]
     assert line["message"] == "request"
@@ -198,5 +198,5 @@ def test_text_lines_and_levels() -> None:
     logging.getLogger("httpcore").debug("authorization: secret")
     assert out.getvalue().endswith('debug   step name="two words" number=3\n')
     configure("error", "json", out)
-    log_outcomes([(PLAIN._replace(end=End.FAILED, error="x"), {})])
+    log_outcomes([(plain(end=End.FAILED, error="x"), {})])
     assert "request" not in out.getvalue().splitlines()[-1]

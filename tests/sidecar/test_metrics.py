@@ -184,16 +184,16 @@ def test_text_and_otlp_say_the_same(outcomes: list[Outcome]) -> None:
 
 def test_what_was_taken_stays_as_it_was() -> None:
     """It is encoded while the loop goes on, and adds to the very same series."""
-    figures = recorded([OUTCOME_OF_A_STREAM])
+    figures = recorded([outcome_of_a_stream()])
     before = taken(figures, NOW)
     whole = request_of(before, {})
-    figures.record(OUTCOME_OF_A_STREAM._replace(duration_s=1.0, trace=(TRACE[1] * 2, TRACE[0][:16])))
+    figures.record(outcome_of_a_stream(duration_s=1.0, trace=(TRACE[1] * 2, TRACE[0][:16])))
     assert request_of(before, {}) == whole
     assert request_of(taken(figures, NOW), {}) != whole
 
 
 def test_otlp_points() -> None:
-    figures = recorded([OUTCOME_OF_A_STREAM])
+    figures = recorded([outcome_of_a_stream()])
     (resource,) = sent(figures, {"k": "v"}).resource_metrics
     assert [(pair.key, pair.value.string_value) for pair in resource.resource.attributes] == [("k", "v")]
     (scope,) = resource.scope_metrics
@@ -224,16 +224,18 @@ def test_otlp_points() -> None:
     assert port.int_value == 443, "a port is a number"
 
 
-OUTCOME_OF_A_STREAM = Outcome(
-    "req_1", Endpoint.CHAT, "POST", "/v1/chat/completions", 200, End.COMPLETED, 2.0, streaming=True, streamed=True,
-    model="gpt-4", response_model="gpt-4-0613", attempts=1, first_byte_s=0.5, first_chunk_s=0.5, first_token_s=1.0,
-    usage=Usage(10, 51, 61), stream=StreamStats(2000.0, 3, 1.0, (0.5, 1.0), Gaps((0,) * 18, 1.5, 0.5, 1.0)),
-    trace=TRACE, operation="chat", server_address="api.openai.com", server_port=443,
-)  # fmt: skip
+def outcome_of_a_stream(**fields: Any) -> Outcome:
+    told: dict[str, Any] = {"duration_s": 2.0, "trace": TRACE} | fields
+    return Outcome(
+        "req_1", Endpoint.CHAT, "POST", "/v1/chat/completions", 200, End.COMPLETED, streaming=True, streamed=True,
+        model="gpt-4", response_model="gpt-4-0613", attempts=1, first_byte_s=0.5, first_chunk_s=0.5, first_token_s=1.0,
+        usage=Usage(10, 51, 61), stream=StreamStats(2000.0, 3, 1.0, (0.5, 1.0), Gaps((0,) * 18, 1.5, 0.5, 1.0)),
+        operation="chat", server_address="api.openai.com", server_port=443, **told,
+    )  # fmt: skip
 
 
 def test_values_of_one_stream() -> None:
-    metrics = parse(exposition(recorded([OUTCOME_OF_A_STREAM]), "1", {}))
+    metrics = parse(exposition(recorded([outcome_of_a_stream()]), "1", {}))
     own = {
         "gen_ai_operation_name": "chat",
         "gen_ai_provider_name": "openai",
@@ -279,7 +281,7 @@ def test_whose_series_they_are() -> None:
         "a_b": "2",
         "1st": "x",
     }
-    metrics = parse(exposition(recorded([OUTCOME_OF_A_STREAM]), "1", attributes))
+    metrics = parse(exposition(recorded([outcome_of_a_stream()]), "1", attributes))
     ((info, one),) = metrics.series("target_info")
     assert one == 1
     assert info == {
@@ -298,7 +300,7 @@ def test_whose_series_they_are() -> None:
 
 
 def test_every_metric_is_there_with_its_type_and_words() -> None:
-    outcome = OUTCOME_OF_A_STREAM
+    outcome = outcome_of_a_stream()
     figures = recorded(
         [outcome, Outcome("r", Endpoint.CHAT, "POST", "/", 200, End.COMPLETED, 1.0, attempts=2)]
     )
@@ -406,7 +408,7 @@ def promtool() -> str | None:
 @pytest.mark.skipif(promtool() is None, reason="no promtool")
 def test_promtool_finds_the_text_good() -> None:
     """Its parser is Prometheus' own, and it judges names and types, too."""
-    text = exposition(recorded([OUTCOME_OF_A_STREAM]), "1", {"service.name": NASTY.replace("\x00", "")})
+    text = exposition(recorded([outcome_of_a_stream()]), "1", {"service.name": NASTY.replace("\x00", "")})
     ran = subprocess.run(
         [promtool() or "", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -126,9 +127,11 @@ def test_made_up_names_that_the_upstream_takes(spawn: Start, upstream: ScriptedU
     assert delta.sum("gen_ai_client_token_usage_sum") == 13 * ON_SOCKETS
 
 
-GOOD = Outcome(
-    "r", Endpoint.CHAT, "POST", "/v1/chat/completions", 200, End.COMPLETED, 0.1, attempts=1, operation="chat"
-)  # fmt: skip
+def good(**fields: Any) -> Outcome:
+    told: dict[str, Any] = {"status": 200, "end": End.COMPLETED} | fields
+    return Outcome(
+        "r", Endpoint.CHAT, "POST", "/v1/chat/completions", duration_s=0.1, attempts=1, operation="chat", **told
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("accepted", [False, True], ids=["404", "accepted"])
@@ -136,10 +139,10 @@ def test_ten_thousand(accepted: bool) -> None:
     figures = Figures()
     for number in range(IN_THE_ROOM):
         name = f"made-up-{number}"
-        outcome = GOOD._replace(model=name, response_model=name)
+        outcome = good(model=name, response_model=name)
         if not accepted:
             error = f"upstream_http_{400 + number % 200}"
-            outcome = GOOD._replace(model=name, status=404, end=End.FAILED, error=error)
+            outcome = good(model=name, status=404, end=End.FAILED, error=error)
         figures.record(outcome)
     metrics = parse(exposition(figures, "1", {}))
     assert metrics.sum(REQUESTS) == IN_THE_ROOM
@@ -155,8 +158,8 @@ def test_names_that_no_label_should_hold() -> None:
     figures = Figures()
     long = "m" * (MAX_MODEL_LENGTH + 1)
     for name in (long, "\udcff", ""):
-        figures.record(GOOD._replace(model=name, response_model=name or "m"))
-        figures.record(GOOD._replace(model=name, response_model="m", model_configured=True))
+        figures.record(good(model=name, response_model=name or "m"))
+        figures.record(good(model=name, response_model="m", model_configured=True))
     metrics = parse(exposition(figures, "1", {}))
     metrics_text = exposition(figures, "1", {}).encode()
     assert long.encode() not in metrics_text

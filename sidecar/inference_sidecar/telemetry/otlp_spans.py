@@ -77,17 +77,27 @@ class Fault(NamedTuple):
     words: str
 
 
-class Attempted(NamedTuple):
+class Attempted:
     """One attempt that has ended. `about` is `about_attempt`'s. With neither a status nor a fault nobody waited for it
     any more."""
 
-    span_id: bytes
-    about: bytes
-    began: int
-    ended: int
-    status: int = 0
-    version: str = ""
-    fault: Fault | None = None
+    def __init__(
+        self,
+        span_id: bytes,
+        about: bytes,
+        began: int,
+        ended: int,
+        status: int = 0,
+        version: str = "",
+        fault: Fault | None = None,
+    ) -> None:
+        self.span_id = span_id
+        self.about = about
+        self.began = began
+        self.ended = ended
+        self.status = status
+        self.version = version
+        self.fault = fault
 
 
 def server_span(

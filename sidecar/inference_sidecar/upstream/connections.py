@@ -274,4 +274,6 @@ def name_of(origin: Origin) -> str:
 
 
 def _unwritable(origin: Origin, *, sent: bool) -> UpstreamError:
-    return UpstreamProtocolError(f"The request to {name_of(origin)} cannot be written as HTTP/1.1.", sent=sent)
+    return UpstreamProtocolError(
+        f"The request to {name_of(origin)} cannot be written as HTTP/1.1.", sent=sent
+    )
