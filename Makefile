@@ -41,7 +41,7 @@ transports: $(VENV)/installed-dev ## Run the sidecar's tests that can tell trans
 
 COMPILED := $(CURDIR)/.cache/compiled
 compiled: $(VENV)/installed-dev ## Run the sidecar's tests on what the image has: the path compiled (a C compiler, Python's headers).
-	@PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/compile sidecar $(COMPILED)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/compile sidecar $(COMPILED) $(BIN)/python
 	@PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest --compiled tests/sidecar $(ARGS)
 
 bench: $(VENV)/installed-dev ## Measure the data path beside other proxies, 15 minutes (see docs/performance.md).

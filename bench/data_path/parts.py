@@ -165,13 +165,7 @@ def sidecar() -> Path:
 def _compiled(compiler: Path, python: Path) -> None:
     """Put this checkout's packages, compiled, in place of those that were installed."""
     made = CACHE / "compiled"
-    words = [
-        CHECKOUT / "deploy" / "image" / "compile",
-        CHECKOUT / "sidecar",
-        made,
-        "--python-executable",
-        python,
-    ]
+    words = [CHECKOUT / "deploy" / "image" / "compile", CHECKOUT / "sidecar", made, python]
     path = f"{compiler / 'bin'}:{os.environ['PATH']}"
     print("compiling the sidecar, unless it is as it was ...", file=sys.stderr, flush=True)
     subprocess.run(words, check=True, env=os.environ | {"PATH": path}, stdout=sys.stderr)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from .form import Form, form_of, has_form
@@ -20,9 +19,6 @@ from .records import Endpoint, Event, Gaps, StreamStats, Usage
 
 MAX_GAPS: Final = 4096
 """Gaps between chunks that are kept one by one; of all of them there is a histogram."""
-
-_scan: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""What `json.loads` asks by two calls more."""
 
 _MAX_CHOICES: Final = 1024
 _MAX_WORD: Final = 256
@@ -369,11 +365,10 @@ def _dump(value: dict[str, Any]) -> bytes:
 
 def _parse(data: bytes) -> dict[str, Any] | None:
     try:
-        text = data.decode("utf-8", "replace").strip(" \t\n\r")
-        found, end = _scan(text, 0)
-    except (StopIteration, ValueError, RecursionError):
+        found = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and end == len(text) else None
+    return found if isinstance(found, dict) else None
 
 
 def _count(value: Any) -> int | None:

@@ -117,7 +117,7 @@ class Usage(NamedTuple):
     reasoning_tokens: int | None = None
 
 
-class Event(NamedTuple):
+class Event:
     """One event of an SSE stream: its bytes, and what they say.
 
     `raw` is what came, line ends included. `name` is the `event:` field, "" where there is none. `data` are
@@ -125,10 +125,13 @@ class Event(NamedTuple):
     event is larger than the decoder's bound. Such an event comes in pieces, and `whole` is False for each.
     """
 
-    raw: bytes
-    name: str
-    data: bytes | None
-    whole: bool = True
+    __slots__ = ("data", "name", "raw", "whole")
+
+    def __init__(self, raw: bytes, name: str, data: bytes | None, whole: bool = True) -> None:
+        self.raw = raw
+        self.name = name
+        self.data = data
+        self.whole = whole
 
 
 class Gaps(NamedTuple):

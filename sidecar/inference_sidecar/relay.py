@@ -14,7 +14,7 @@ import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from .deadline import Deadline
 from .errors import (
@@ -60,15 +60,24 @@ INFLATED_PIECE: Final = 1024 * 1024
 _USAGE_AT_END: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
-class Bounds(NamedTuple):
+class Bounds:
     """Seconds. `until`: loop time by which a plain body is complete, or a whole stream, None for no bound.
     `idle`: the longest silence between two pieces, None for no bound. `keepalive`: silence after which a
     comment goes down, 0 for never."""
 
-    loop: asyncio.AbstractEventLoop
-    until: float | None
-    idle: float | None
-    keepalive: float = 0.0
+    __slots__ = ("idle", "keepalive", "loop", "until")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        until: float | None,
+        idle: float | None,
+        keepalive: float = 0.0,
+    ) -> None:
+        self.loop = loop
+        self.until = until
+        self.idle = idle
+        self.keepalive = keepalive
 
 
 class Stream:
@@ -92,6 +101,7 @@ class Stream:
         self._kept: list[Event] = []
         self._waiting = b""
         self._ends = False
+        self._debugged = debugging()
 
     async def pump(self, pieces: Pieces, source: Source | None, bounds: Bounds) -> None:
         """Relay to the end. `source` is `pieces` once more where it is one. Raises UpstreamError where the stream did
@@ -148,7 +158,7 @@ class Stream:
 
     def _pass_now(self, events: list[Event], marks: list[Mark]) -> bool:
         down = self._output(events) if marks.count(TOKEN) == len(marks) else self._edited(events, marks)
-        if debugging():
+        if self._debugged:
             debug("chunks", events=len(events), bytes=len(down), pending=self._decoder.pending)
         self._ends = self._ends or DONE in marks
         if down and not self._send_now(down):

@@ -90,7 +90,7 @@ class Decoder:
 
     def _with_late_lf(self, events: list[Event]) -> list[Event]:
         if events:
-            events[0] = events[0]._replace(raw=self._late_lf + events[0].raw)
+            events[0].raw = self._late_lf + events[0].raw
             self._late_lf = b""
         return events
 
