@@ -40,7 +40,7 @@ transports: $(VENV)/installed-dev ## Run the sidecar's tests that can tell trans
 	@$(BIN)/python -m pytest --transport=httpcore $(SEEN) $(ARGS)
 
 COMPILED := $(CURDIR)/.cache/compiled
-compiled: $(VENV)/installed-dev ## Run the sidecar's tests on what the image has: the path compiled (a C compiler, Python's headers).
+compiled: $(VENV)/installed-dev ## Run the sidecar's tests on what the image has: the path compiled (GCC, Python's headers).
 	@PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image/compile sidecar $(COMPILED) $(BIN)/python
 	@PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest --compiled tests/sidecar $(ARGS)
 

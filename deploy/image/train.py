@@ -42,8 +42,11 @@ class Sink(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def sidecar(**variables: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Start one. Returns its process and its port once it answers."""
+started: list[subprocess.Popen[bytes]] = []
+
+
+def sidecar(**variables: str) -> int:
+    """Start one, with nothing of the builder's own settings (a proxy, say). Returns its port once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         port, admin = one.getsockname()[1], other.getsockname()[1]
     words = [
@@ -56,7 +59,11 @@ def sidecar(**variables: str) -> tuple[subprocess.Popen[bytes], int]:
         "--admin-port",
         str(admin),
     ]
-    process = subprocess.Popen(words, env=os.environ | variables, stderr=subprocess.DEVNULL)
+    kept = {
+        name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ
+    }
+    process = subprocess.Popen(words, env=kept | variables, stderr=subprocess.DEVNULL)
+    started.append(process)
     until = time.monotonic() + START_SECS
     while process.poll() is None and time.monotonic() < until:
         try:
@@ -64,9 +71,8 @@ def sidecar(**variables: str) -> tuple[subprocess.Popen[bytes], int]:
         except OSError:
             time.sleep(0.05)
         else:
-            return process, port
-    process.kill()
-    raise SystemExit(f"no sidecar after {START_SECS:g} s, or it ended: {process.wait()}")
+            return port
+    raise SystemExit(f"no sidecar after {START_SECS:g} s, or it ended: {process.poll()}")
 
 
 def ask(connection: http.client.HTTPConnection, status: int, **body: Any) -> bytes:
@@ -98,21 +104,25 @@ def main() -> None:
     """Run both, load them, stop them."""
     sink = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
-    behind, port = sidecar(OTEL_SDK_DISABLED="true", INFERENCE_INFERENCE_PROVIDER="echo")
-    before, port = sidecar(
+    behind = sidecar(OTEL_SDK_DISABLED="true", INFERENCE_INFERENCE_PROVIDER="echo")
+    before = sidecar(
         INFERENCE_INFERENCE_PROVIDER="openai",
         INFERENCE_INFERENCE_API_KEY="unused",
-        INFERENCE_INFERENCE_BASE_URL=f"http://127.0.0.1:{port}/v1",
+        INFERENCE_INFERENCE_BASE_URL=f"http://127.0.0.1:{behind}/v1",
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{sink.server_port}",
         OTEL_METRIC_EXPORT_INTERVAL="500",
     )
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for done in [pool.submit(client, port) for _ in range(CLIENTS)]:
+        for done in [pool.submit(client, before) for _ in range(CLIENTS)]:
             done.result()
-    for process in (before, behind):
+    for process in reversed(started):
         process.terminate()
         if process.wait() != 0:
             raise SystemExit(f"a sidecar ended with {process.returncode}")
 
 
-main()
+try:
+    main()
+finally:
+    for one in started:
+        one.kill()
