@@ -6,10 +6,14 @@ are good, or repeat itself.
 
 from __future__ import annotations
 
+import mmap
+import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import load, machine
@@ -119,23 +123,59 @@ def paced(subject: Subject) -> tuple[Figures, str]:
 def big(subject: Subject) -> tuple[Figures, str]:
     """Bodies of 500 KB: how long one takes alone, and how long they hold up small requests beside them.
 
-    The second is measured from outside: one connection sends 500 KB every 25 ms, another a small request every
-    millisecond. What the small ones' longest wait is above their median is how long something kept them waiting,
-    the event loop above all.
+    Both at once: one connection sends 500 KB every 25 ms, another a small request every millisecond. What the small
+    ones' longest wait is above their median is how long something kept them waiting, be it the machine. How long the
+    event loop was blocked, `native/blocked.c` tells: the longest time that it did not ask for events, and the median
+    of each tenth of a second's.
     """
     alone = load.client(subject.running, subject.loads["big"], subject.seconds).figures()
     bodies = load.client(
         subject.running, subject.loads["big"], subject.seconds + 0.5, interval_us=BIG_EVERY_US, warmup=0.2
     )
     small = load.client(subject.running, subject.loads["plain"], subject.seconds, interval_us=SMALL_EVERY_US)
-    beside, sent = small.figures(), bodies.figures()
+    with Blocked(subject.running.blocked) as blocked:
+        beside, sent = small.figures(), bodies.figures()
     waits = beside["total_us"]
     held = (waits.get("max", float("nan")) - waits.get("p50", float("nan"))) / 1000
     figures = _times(alone, "total_us") | {
         "held_ms": held,
         "held_p99_ms": waits.get("p99", float("nan")) / 1000,
+        **blocked.figures(),
     }
     return figures, alone["fault"] or beside["fault"] or sent["fault"]
+
+
+class Blocked:
+    """How long an event loop was blocked while a block runs: the most, and the median of what was the most in each
+    `SAMPLE_SECS`, which tells the loop's own from the machine's pauses."""
+
+    def __init__(self, told: Path | None) -> None:
+        self._told = told
+        self._found: list[float] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Blocked:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        if self._told is None:
+            return
+        with self._told.open("r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
+            shared[:] = bytes(8)
+            while not self._done.wait(SAMPLE_SECS):
+                self._found.append(int.from_bytes(shared[:], sys.byteorder) / 1e6)
+                shared[:] = bytes(8)
+
+    def figures(self) -> Figures:
+        if not self._found:
+            return {}
+        return {"blocked_ms": max(self._found), "blocked_median_ms": statistics.median(self._found)}
 
 
 def _times(found: Mapping[str, Any], name: str) -> Figures:

@@ -114,6 +114,8 @@ REQUESTS = [
     _added("added, µs", "first", "p50_us"),
     _added("500 KB body, added p50, µs", "big", "p50_us"),
     _plainly("small requests held up, ms", "big", "held_ms"),
+    _plainly("loop blocked, longest, ms", "big", "blocked_ms"),
+    _plainly("of each 0.1 s, median, ms", "big", "blocked_median_ms"),
 ]
 STREAMS = [
     _plainly("bursts of 100, streams/s at 16", "burst", "streams_per_s"),

@@ -74,7 +74,8 @@ class Target:
 
 @dataclass
 class Running:
-    """A target that answers. `start_secs`: from the start of its process to its first answer."""
+    """A target that answers. `start_secs`: from the start of its process to its first answer. `blocked`: the file in
+    which `native/blocked.c` tells how long its loop was."""
 
     target: Target
     port: int
@@ -82,6 +83,7 @@ class Running:
     pid: int | None = None
     start_secs: float = 0.0
     log: Path | None = None
+    blocked: Path | None = None
 
     def keep_log(self) -> Path | None:
         """Copy the log to where it outlives the run; where that is, None where there is no log."""
@@ -159,7 +161,9 @@ class Starter:
             return
         port = free_port()
         words, environment = self._command(target, port, self._upstream.url(tls))
-        log = self._work / f"{target.name}.log"
+        log, blocked = self._work / f"{target.name}.log", self._work / f"{target.name}.blocked"
+        blocked.write_bytes(bytes(8))
+        environment |= {"LD_PRELOAD": str(parts.PROGRAMS / "blocked.so"), "BLOCKED_FILE": str(blocked)}
         with log.open("wb") as out:
             began = time.monotonic()
             process = subprocess.Popen(
@@ -168,7 +172,7 @@ class Starter:
             )  # fmt: skip
         try:
             found = self._await(target, process, port, log)
-            yield Running(target, found, False, process.pid, time.monotonic() - began, log)
+            yield Running(target, found, False, process.pid, time.monotonic() - began, log, blocked)
         finally:
             _stop(process)
 
