@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What a sidecar does all day, for the profile that its machine code is arranged by: `compile` runs this.
 
 Enters: the compiled packages, on PYTHONPATH. Leaves: the profile of two sidecars that were started and have stopped: one

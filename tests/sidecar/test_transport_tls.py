@@ -151,14 +151,20 @@ def test_an_end_that_tls_does_not_vouch_for_is_none(run: Run) -> None:
 
 
 def test_a_whole_answer_needs_no_word_from_tls(run: Run) -> None:
+    closed = Signal()
+
     def part(peer: Peer) -> None:
         peer.head()
         peer.send(OK)
+        peer.close()
+        if peer.number == 1:
+            closed.set()
 
     async def scenario() -> None:
         with Server(part, tls=serving("127.0.0.1")) as server:
             async with transport(ssl_context=trusting()) as made:
                 assert (await fetch(made, server.url()))[1] == b"ok"
+                await closed.seen()
                 assert (await fetch(made, server.url()))[1] == b"ok"
                 assert server.accepted == 2
 
