@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from . import load, machine
 from .load import Load
@@ -105,8 +105,7 @@ def paced(subject: Subject) -> tuple[Figures, str]:
     """200 streams at the pace of a model. They begin evenly spread over the length of one."""
     cpu, of = Cpu(subject), subject.loads[f"stream-{CHUNKS}-{INTERVAL_US}"]
     length = CHUNKS * INTERVAL_US
-    memory = Memory(subject)
-    with memory:
+    with Memory(subject) as memory:
         found = load.counted(
             subject.running, of, subject.seconds, cpu.begin, cpu.end,
             connections=CROWD, spread_us=length, warmup=1.5 * length / 1e6,
@@ -145,23 +144,34 @@ def big(subject: Subject) -> tuple[Figures, str]:
     return figures, alone["fault"] or beside["fault"] or sent["fault"]
 
 
-class Blocked:
-    """How long an event loop was blocked while a block runs: the most, and the median of what was the most in each
-    `SAMPLE_SECS`, which tells the loop's own from the machine's pauses."""
+class Watch:
+    """What is looked at every now and then while a block runs, in a thread of its own."""
 
-    def __init__(self, told: Path | None) -> None:
-        self._told = told
-        self._found: list[float] = []
+    def __init__(self) -> None:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> Blocked:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+
+    def _watch(self) -> None:
+        """Look, until `_done` is set."""
+        raise NotImplementedError
+
+
+class Blocked(Watch):
+    """How long an event loop was blocked while a block runs: the most, and the median of what was the most in each
+    `SAMPLE_SECS`, which tells the loop's own from the machine's pauses."""
+
+    def __init__(self, told: Path | None) -> None:
+        super().__init__()
+        self._told = told
+        self._found: list[float] = []
 
     def _watch(self) -> None:
         if self._told is None:
@@ -193,27 +203,20 @@ def idle(subject: Subject) -> Figures:
     return {"start_s": subject.running.start_secs, **memory}
 
 
-class Memory:
+class Memory(Watch):
     """The most resident memory while a block runs; PSS, which is costly to ask for, once in the midst of it."""
 
     def __init__(self, subject: Subject) -> None:
+        super().__init__()
         self._pids = subject.pids()
+        self._middle = subject.seconds / 2 + 1
         self._most = self._shared = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, args=(subject.seconds / 2 + 1,))
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self, middle: float) -> None:
+    def _watch(self) -> None:
         began = time.monotonic()
         while not self._done.wait(SAMPLE_SECS):
             self._most = max(self._most, machine.rss_mib(self._pids))
-            if not self._shared and time.monotonic() - began > middle:
+            if not self._shared and time.monotonic() - began > self._middle:
                 self._shared = machine.pss_mib(self._pids)
 
     def figures(self) -> Figures:
