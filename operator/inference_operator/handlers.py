@@ -31,6 +31,8 @@ STALLED_PROBES: Final = 3
 still."""
 STEADY_SECS: Final = 60.0
 MAX_REASON: Final = 300
+WATCH_TASK: Final = "watcher for "
+"""What the names of kopf's tasks begin with that watch one kind each."""
 MAX_BREAKS: Final = 5
 """So many times in a row may kopf give up without having watched for STEADY_SECS, before the process does, too."""
 
@@ -127,7 +129,7 @@ class Watcher:
             identity=cast(Any, naming.FIELD_MANAGER),
         )
         self._take_signals()
-        await _until_one_ends(tasks)
+        await _until_one_ends(tasks, _watches)
         raise RuntimeError("kopf ended")
 
     async def _learn(self) -> None:
@@ -281,16 +283,29 @@ class Watcher:
         return [obj for scope in scopes for obj in await self._cluster.items(resource, scope, labels=labels)]
 
 
-async def _until_one_ends(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Raises what it ended by. The others end with it."""
+async def _until_one_ends(
+    tasks: Collection[asyncio.Task[Any]], first: Callable[[], Collection[asyncio.Task[Any]]] = tuple
+) -> None:
+    """Raises what it ended by. The others end with it, those that `first` gives by then before them."""
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(first())
+        await _end(tasks)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _watches() -> list[asyncio.Task[Any]]:
+    """kopf's, by the name that it gives them. Where one fails, kopf leaves the others to themselves: they would go on
+    beside their successors, or wait for credentials that nobody brings any more."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith(WATCH_TASK)]
 
 
 def _settings() -> kopf.OperatorSettings:

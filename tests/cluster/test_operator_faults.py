@@ -1,7 +1,7 @@
 """An API server that fails, as the operator meets it: it converges by itself, or /livez says that it does not.
 
 Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch
-and in place of every watch, a watch that stands still while changes go by, the API server killed and started again. No resync
+and in place of one watch and of every, a watch that stands still while changes go by, the API server killed and started again. No resync
 helps here: its time is far away. Left out: faults of pods (test_rollout_on_cluster).
 """
 
@@ -158,6 +158,24 @@ def test_no_watch_is_to_be_had_for_a_while(
     at_rest(place, before)
     assert operator.pid == process
     assert operator.health("/livez")[0] == 200
+
+
+def test_one_watch_of_several_breaks_off_for_good(operator: Operator, proxy: Proxy, place: Place) -> None:
+    """The others are begun anew with it: none of them goes on beside its successor."""
+    operator.expect("The resourceVersion for the provided watch is too old.")
+    before = at_rest(place)
+    operator.until(lambda: len(proxy.watched()) == 3, "watches: of configs, Secrets, pods")
+    watched = proxy.watched()
+    assert set(watched.values()) == {1}
+    fault = proxy.fail(lambda call: call.watch and call.path.endswith("/pods"), 410, body=GONE)
+    proxy.cut_watches()
+    place.key()
+    before = at_rest(place, before)
+    assert fault.met == 1
+    operator.until(lambda: proxy.watched().keys() == watched.keys(), "watches")
+    place.key()
+    at_rest(place, before)
+    assert proxy.watched() == watched
 
 
 def test_a_watch_that_stands_still_is_noticed(operator: Operator, proxy: Proxy, place: Place) -> None:

@@ -140,6 +140,10 @@ class Proxy:
         """Every watch breaks off, without a word."""
         self._within(self._cut())
 
+    def watched(self) -> Counter[str]:
+        """How many watches are open, by path."""
+        return Counter(request.path for request in list(self._watches))
+
     def writes_since(self, mark: int) -> list[Call]:
         return [call for call in self.calls[mark:] if call.writes]
 
