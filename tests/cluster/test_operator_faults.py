@@ -1,8 +1,8 @@
 """An API server that fails, as the operator meets it: it converges by itself, or /livez says that it does not.
 
 Tested: conflicts, bursts of 5xx at the start and later, a slow API server, watches that break off, 410 within a watch
-and in place of one watch and of every, a watch that stands still while changes go by, the API server killed and started again. No resync
-helps here: its time is far away. Left out: faults of pods (test_rollout_on_cluster).
+and in place of one watch and of every, a watch that stands still while changes go by, the API server killed and
+started again. No resync helps here: its time is far away. Left out: faults of pods (test_rollout_on_cluster).
 """
 
 from __future__ import annotations
