@@ -42,7 +42,7 @@ class House:
         self.state = State(self._status)
         self._door = Door(server)
         self.accept = Accept(
-            self._current, self._door, self.figures, server.max_concurrent_requests, telemetry.tracing
+            self.live, self._door, self.figures, server.max_concurrent_requests, telemetry.tracing
         )
         self.api: ASGIApp = self._api()
         self.admin: ASGIApp = Starlette(

@@ -29,7 +29,7 @@ from .keepalive import kept_alive
 from .meter import DONE, TOKEN, Mark, Meter, add_stats
 from .records import Endpoint, Event
 from .sse import Decoder
-from .telemetry import debug, debugging
+from .telemetry import debug
 
 Send = Callable[[bytes], Awaitable[None]]
 """Sends bytes of a body down and returns when there is room for more."""
@@ -85,9 +85,10 @@ class Stream:
 
     def __init__(
         self, meter: Meter, send: Send, send_now: Callable[[bytes], bool], endpoint: Endpoint, *, hide_usage: bool,
-        stats: bool, mask: Callable[[bytes], bytes],
+        stats: bool, mask: Callable[[bytes], bytes], debugged: bool,
     ) -> None:  # fmt: skip
-        """`send_now` sends where that takes no waiting; where it says False, nothing was sent."""
+        """`send_now` sends where that takes no waiting; where it says False, nothing was sent. `debugged`: each piece
+        is told of in a debug line."""
         self.finished = False  # the app has been given the logical end
         self.torn = False
         self._meter = meter
@@ -101,7 +102,7 @@ class Stream:
         self._kept: list[Event] = []
         self._waiting = b""
         self._ends = False
-        self._debugged = debugging()
+        self._debugged = debugged
 
     async def pump(self, pieces: Pieces, source: Source | None, bounds: Bounds) -> None:
         """Relay to the end. `source` is `pieces` once more where it is one. Raises UpstreamError where the stream did

@@ -20,6 +20,7 @@ from inference_sidecar.errors import (
     UpstreamError,
     UpstreamProtocolError,
 )
+from inference_sidecar.upstream.parts import Prepared
 
 pytestmark = EVERY_WAY
 
@@ -88,6 +89,29 @@ def test_the_request_on_the_wire_is_the_one_that_was_given(run: Run) -> None:
     assert heads[0].startswith(b"GET /v1/a%2Fb//c?x=%2f HTTP/1.1\r\n")
     assert heads[1].startswith(b"GET /v1/./%2e%2e/x'y?q=[1] HTTP/1.1\r\n")
     assert b"cookie" not in heads[1].lower()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_prepared_request_goes_up_with_the_lines_that_it_has_by_then(run: Run, changed: bool) -> None:
+    seen: list[bytes] = []
+
+    def part(peer: Peer) -> None:
+        seen.append(peer.head())
+        assert peer.take(5) == 5
+        peer.send(OK)
+
+    async def scenario() -> None:
+        with Server(part) as server:
+            async with transport() as made:
+                lines = [(b"host", b"upstream.test"), (b"x-first", b"1"), (b"content-length", b"5")]
+                request = Prepared("POST", httpx.URL(server.url()), lines, b"whole", {})
+                if changed:
+                    request.headers["x-first"] = "2"
+                response = await made.handle_async_request(request)
+                assert await response.aread() == b"ok"
+
+    run(scenario)
+    assert b"\r\nx-first: %d\r\n" % (2 if changed else 1) in seen[0]
 
 
 BODY_CUTS = {

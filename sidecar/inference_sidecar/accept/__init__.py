@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .. import respond
 from ..records import Reason, Refusal
@@ -37,19 +37,25 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+class Live(Protocol):
+    """What changes while requests come."""
+
+    upstream: Upstream
+
+
 class Accept:
     """The ASGI endpoint of everything that may spend tokens."""
 
     def __init__(
         self,
-        current: Callable[[], Upstream],
+        live: Live,
         door: Door,
         figures: Figures,
         max_concurrent: int,
         tracing: Tracing | None = None,
     ) -> None:
-        """`current` gives the newest upstream; a request keeps the one that it began with. `tracing` None: no spans."""
-        self._current = current
+        """`live` has the newest upstream; a request keeps the one that it began with. `tracing` None: no spans."""
+        self._live = live
         self._door = door
         self._figures = figures
         self._max = max_concurrent
@@ -74,7 +80,7 @@ class Accept:
         """Serve one request."""
         headers = scope["headers"]
         verdict = self._door.judge(headers)
-        upstream = self._current()
+        upstream = self._live.upstream
         is_api = upstream.runtime.target.serves(scope["raw_path"]) and not _is_preflight(scope)
         trace = self._tracing.begin(headers) if self._tracing is not None and is_api else None
         request_id = _request_id()

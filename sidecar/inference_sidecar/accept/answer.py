@@ -187,6 +187,7 @@ class Descent:
             hide_usage=course.request.usage_hidden and not answer.usage_dropped,
             stats=self._head.wants_stats,
             mask=self._runtime.mask,
+            debugged=course.debugged,
         )
         if not self._down.begun:
             await self.begin_stream(answer.status, headers)

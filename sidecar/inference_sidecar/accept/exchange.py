@@ -27,6 +27,8 @@ from .line import Line
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
 
+TURN_BYTES: Final = 64 * 1024
+"""To take in a body of more, to check it and to send it are each a turn of the loop, so that others wait for less."""
 _LISTS: Final = frozenset({Endpoint.MODELS, Endpoint.MODEL})
 _BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf\xfe\xff\0"
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -150,7 +152,12 @@ class Exchange:
         course.bytes_up = len(body)
         if self.course.debugged:
             self._debug_request(body)
-        return self._checked(body)
+        if len(body) <= TURN_BYTES:
+            return self._checked(body)
+        await asyncio.sleep(0)
+        checked = self._checked(body)
+        await asyncio.sleep(0)
+        return checked
 
     def _checked(self, body: bytes) -> InferenceRequest | Refusal:
         rules = self._runtime.rules

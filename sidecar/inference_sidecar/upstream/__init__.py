@@ -21,7 +21,7 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
-from .parts import NO_LINES, Lines, Once, Whole
+from .parts import Opened, Prepared
 from .traced import recorded, shown
 from .wire import Wire, wire_for
 
@@ -284,14 +284,14 @@ class Upstream:
     async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         """One try: the head, and the body's first piece. An error's body is read whole."""
         wire, trace = self.wire, call.trace
-        lines: Headers = []
+        onward: Headers = []
         if trace is not None:
             if trace.recording:
                 path = self.runtime.mask(call.target.partition(b"?")[0])
                 trace.attempt_began(call.method.upper(), *self._shown(path))
             if self.runtime.config.telemetry.propagate_traceparent:
-                lines = trace.upward()
-        opening: Awaitable[httpx.Response] = wire.open(self._request(call, body, lines))
+                onward = trace.upward()
+        opening: Awaitable[httpx.Response] = wire.open(self._request(call, body, onward))
         if trace is not None and trace.recording:
             opening = recorded(trace, opening)
         response = await opening
@@ -300,8 +300,10 @@ class Upstream:
             status = response.status_code
             if not 200 <= status <= 599:
                 raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
-            headers = [(name.lower(), value) for name, value in response.headers.raw]
-            rest = aiter(response.stream)  # type: ignore[arg-type]  # an async transport gives an async stream
+            lines = response.lines if isinstance(response, Opened) else None
+            lines = response.headers.raw if lines is None else lines
+            headers = [(name.lower(), value) for name, value in lines]
+            rest = aiter(response.body if isinstance(response, Opened) else response.stream)  # type: ignore[arg-type]
             more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
             first: bytes | None = b""
             while first == b"":
@@ -331,15 +333,7 @@ class Upstream:
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),
         }
-        request = httpx.Request(
-            call.method, self._url, headers=NO_LINES, stream=_stream(body), extensions=extensions
-        )
-        request.headers, request.url = Lines(headers), self._url  # the very same: a transport may know it
-        return request
-
-
-def _stream(body: bytes | AsyncIterator[bytes] | None) -> httpx.AsyncByteStream:
-    return Whole(body or b"") if isinstance(body, bytes | None) else Once(body)
+        return Prepared(call.method, self._url, headers, b"" if body is None else body, extensions)
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:

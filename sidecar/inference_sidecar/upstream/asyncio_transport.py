@@ -97,6 +97,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             handshake = "TLS handshake: " if link is not None else ""
             kind = UpstreamTLSError if isinstance(exc, ssl.SSLError) else UpstreamConnectError
             raise kind(f"No connection to {name}: {handshake}{reason(exc)}.") from exc
-        connection = Connection(link, secure, origin, name, self._connections.closed)
+        session = None if secure is None else secure.session
+        connection = Connection(link, session, origin, name, self._connections.closed)
         self._connections.opened(connection)
         return connection

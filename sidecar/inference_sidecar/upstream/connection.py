@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 from collections.abc import AsyncIterable, Callable
 from typing import Final
@@ -23,8 +24,9 @@ from typing import Final
 from ..errors import Unwritable, UpstreamDisconnected, UpstreamError, UpstreamProtocolError
 from .dial import reason
 from .framing import Answer
-from .link import CHUNK, STREAK, TLS_PIECE, Link, Secure
+from .link import CHUNK, STREAK, TLS_PIECE, Link
 from .request import Frames, RequestHead
+from .session import Session
 
 HIGH_WATER: Final = 2 * CHUNK
 """Bytes of a body that may lie unread before the socket is left alone; what was read last comes on top."""
@@ -39,14 +41,14 @@ class Connection:
     """
 
     __slots__ = (
-        "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_reading",
+        "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_poll", "_reading",
         "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name", "origin",
     )  # fmt: skip
 
     def __init__(
         self,
         link: Link,
-        secure: Secure | None,
+        secure: Session | None,
         origin: object,
         name: str,
         closed: Callable[[Connection], None],
@@ -59,6 +61,8 @@ class Connection:
         self._secure = secure
         self._closed = closed
         self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._poll.register(link.sock, select.POLLIN)
         self._head: RequestHead | None = None
         self._answer: Answer | None = None
         self._pieces: list[bytes] = []
@@ -85,7 +89,9 @@ class Connection:
 
     def alive(self) -> bool:
         """Whether an idle connection is open as far as can be known here: nothing has come, no end either."""
-        self._readable()
+        # An attempt to read is dearer, for it ends in an exception.
+        if self._poll.poll(0):
+            self._readable()
         return not self._over
 
     async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
@@ -174,33 +180,37 @@ class Connection:
             raise Unwritable
         if len(body) <= JOINED:
             data = head.data + body
-            if self._secure is None and not self._over:
-                # Nearly always there is room for all of it.
-                try:
-                    sent = self._link.sock.send(data)
-                    data = data[sent:]
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    self._broken = True
-                    return False
-            return not data or await self._write(data)
+            if self._over:
+                return False
+            # Nearly always there is room for all of it.
+            try:
+                if self._secure is not None:
+                    data = self._secure.encrypt(data)
+                sent = self._link.sock.send(data)
+                data = data[sent:]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._broken = True
+                return False
+            return not data or await self._put(memoryview(data))
         return await self._write(head.data) and await self._write(body)
 
     async def _write(self, data: bytes) -> bool:
         """Returns whether all of it went: not where the peer wants no more, or takes no more."""
         view = memoryview(data)
         secure = self._secure
-        try:
-            if secure is None:
-                return await self._put(view)
-            while view:
-                piece, view = view[:TLS_PIECE], view[TLS_PIECE:]
-                if not await self._put(memoryview(secure.encrypt(piece))):
-                    return False
-        except OSError:
-            self._broken = True
-            return False
+        if secure is None:
+            return await self._put(view)
+        while view:
+            piece, view = view[:TLS_PIECE], view[TLS_PIECE:]
+            try:
+                sealed = secure.encrypt(piece)
+            except OSError:
+                self._broken = True
+                return False
+            if not await self._put(memoryview(sealed)):
+                return False
         return True
 
     async def _put(self, view: memoryview) -> bool:
@@ -212,6 +222,9 @@ class Connection:
                 sent = sock.send(view[:TLS_PIECE])
             except BlockingIOError:
                 sent = 0
+            except OSError:
+                self._broken = True
+                return False
             if not sent:
                 await self._wait(writable=True)
                 continue

@@ -20,7 +20,7 @@ import httpx
 from ..errors import Unwritable, UpstreamError, UpstreamProtocolError
 from .connection import Connection
 from .framing import Answer
-from .parts import NO_LINES, Lines, Pieces, Whole
+from .parts import Opened, Prepared
 from .request import RequestHead
 
 SURPLUS_SECS: Final = 1.0
@@ -97,7 +97,7 @@ class Connections:
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
-        url, extensions, stream = request.url, request.extensions, request.stream
+        url, extensions = request.url, request.extensions
         if url is not self._url:
             self._url = url
             self._origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
@@ -105,13 +105,16 @@ class Connections:
         fresh = bool(extensions.get("fresh"))
         try:
             target = extensions.get("target") or url.raw_path
-            head = RequestHead(request.method.encode("ascii"), target, request.headers.raw)
+            lines = request.lines if isinstance(request, Prepared) else None
+            lines = request.headers.raw if lines is None else lines
+            head = RequestHead(request.method.encode("ascii"), target, lines)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
         body: bytes | AsyncIterable[bytes]
-        if isinstance(stream, Whole):
-            body = stream.data
+        if isinstance(request, Prepared):
+            body = request.body
         else:
+            stream = request.stream
             body = b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream
         if not self._places.take():
             await self._places.wait()
@@ -127,14 +130,12 @@ class Connections:
             if isinstance(exc, Unwritable):
                 raise _unwritable(origin, sent=True) from None
             raise
-        response = httpx.Response(
+        return Opened(
             answer.status,
-            headers=NO_LINES,
-            stream=Pieces(Body(self, connection, answer, keep=not fresh)),
-            extensions={"http_version": answer.version, "reason_phrase": answer.reason},
+            answer.headers,
+            Body(self, connection, answer, keep=not fresh),
+            {"http_version": answer.version, "reason_phrase": answer.reason},
         )
-        response.headers = Lines(answer.headers)
-        return response
 
     def opened(self, connection: Connection) -> None:
         """There is one more."""

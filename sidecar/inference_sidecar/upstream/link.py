@@ -19,6 +19,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from .session import Session
+
 CHUNK: Final = 64 * 1024
 """Bytes received at once."""
 TLS_PIECE: Final = 128 * 1024
@@ -157,28 +159,24 @@ class Layer(Protocol):
 class Secure:
     """TLS over a layer (over TLS again, where an https proxy carries an https upstream).
 
-    `receive` and `send` wait on the layer. `decrypt` and `encrypt` wait for nothing and leave the layer to
-    whoever calls them: once the handshake is done, one pair is used or the other. `ended`: TLS itself told
-    `decrypt` of the end. `failure`: what OpenSSL says once, and then never again.
+    `receive` and `send` wait on the layer. Once the handshake is done, whoever has the layer may use `session`
+    in their place.
     """
 
     def __init__(self, lower: Layer, context: ssl.SSLContext, host: str) -> None:
         self._lower = lower
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self.failure: ssl.SSLError | None = None
-        self.ended = False
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.session = Session(context, host)
+        self._tls = self.session.tls
 
     @property
     def ready(self) -> bool:
-        return bool(self._incoming.pending or self.tls.pending()) or self._lower.ready
+        return self.session.pending or self._lower.ready
 
     async def handshake(self) -> None:
         """Raises ssl.SSLError where there is no trust, another OSError where the peer went away."""
         while True:
             try:
-                self.tls.do_handshake()
+                self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush(None)
                 await self._feed()
@@ -193,10 +191,10 @@ class Secure:
     async def receive(self, size: int) -> bytes:
         """Raises OSError where input ends without TLS's own word for it: that may be a cut by anyone."""
         while True:
-            if self.failure is not None:
-                raise self.failure
+            if self.session.failure is not None:
+                raise self.session.failure
             try:
-                return self.tls.read(size)
+                return self._tls.read(size)
             except ssl.SSLWantReadError:
                 await self._feed()
 
@@ -208,56 +206,33 @@ class Secure:
 
         while view:
             try:
-                view = view[self.tls.write(view[:TLS_PIECE]) :]
+                view = view[self._tls.write(view[:TLS_PIECE]) :]
             except ssl.SSLWantReadError:
                 await self._feed()
             await self._flush(listen)
 
-    def decrypt(self, raw: bytes) -> bytes:
-        """What can be read of the bytes that came. Whether more can be expected, `ended` and `failure` say."""
-        self._incoming.write(raw)
-        plain = []
-        try:
-            while self._incoming.pending or self.tls.pending():
-                piece = self.tls.read(CHUNK)
-                if not piece:
-                    self.ended = True
-                    break
-                plain.append(piece)
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLError as exc:
-            self.failure = exc
-        return plain[0] if len(plain) == 1 else b"".join(plain)
-
-    def encrypt(self, data: memoryview) -> bytes:
-        """`data` as it goes over the wire. Raises ssl.SSLError."""
-        if data:
-            self.tls.write(data)
-        return self._outgoing.read()
-
     async def _flush(self, hear: Hear) -> None:
-        if self._outgoing.pending:
-            await self._lower.send(self._outgoing.read(), hear)
+        if self.session.outgoing.pending:
+            await self._lower.send(self.session.outgoing.read(), hear)
 
     async def _feed(self) -> None:
         raw = await self._lower.receive(CHUNK)
         if not raw:
             raise ConnectionResetError("closed without the end of TLS")
-        self._incoming.write(raw)
+        self.session.incoming.write(raw)
 
     def _heard(self, raw: bytes, hear: Callable[[bytes], bool]) -> bool:
         if not raw:
             return False  # `receive` meets the same end again, and judges it
-        self._incoming.write(raw)
+        self.session.incoming.write(raw)
         plain = bytearray()
         try:
-            while piece := self.tls.read(CHUNK):
+            while piece := self._tls.read(CHUNK):
                 plain += piece
         except ssl.SSLWantReadError:
             return hear(bytes(plain)) if plain else True
         except ssl.SSLError as exc:
-            self.failure = exc  # OpenSSL says it once; `receive` has to say it too
+            self.session.failure = exc  # OpenSSL says it once; `receive` has to say it too
             if plain:
                 hear(bytes(plain))
             raise

@@ -85,7 +85,7 @@ class Stream(httpcore.AsyncNetworkStream):
         if info == "is_readable":
             return bool(self._early) or self._layer.ready
         if info == "ssl_object":
-            return self._layer.tls if isinstance(self._layer, Secure) else None
+            return self._layer.session.tls if isinstance(self._layer, Secure) else None
         if info == "client_addr":
             return self._link.sock.getsockname()
         if info == "server_addr":

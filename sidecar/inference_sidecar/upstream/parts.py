@@ -1,63 +1,23 @@
-"""What a request and an answer are made of, as httpx has it: header lines, and bodies.
+"""A request and an answer as httpx has them, made of what is here already.
 
-Enters: lines, bytes. Leaves: what `httpx.Request` and `httpx.Response` take. Of the lines nobody here asks for more than
-`raw`, so they are indexed only where somebody does: to make an index of both sides' takes 4 µs.
+Enters: a method, a URL, a status, header lines, a body. Leaves: an `httpx.Request`, an `httpx.Response`. httpx's own
+constructors copy the URL, index the lines and look for what else they could be given: more than all that is asked of
+them here. What nobody asks for is not made; whoever does ask finds what httpx would have made.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import httpx
 
 from ..records import Headers
 
-NO_LINES: Final = httpx.Headers()
-"""For a request or an answer that is given its lines once it is made: to look at None takes httpx 1 µs."""
-
-
-class Lines(httpx.Headers):
-    """As `httpx.Headers` of the same lines, which are not to be changed otherwise from then on."""
-
-    def __init__(self, lines: Headers) -> None:
-        self._lines = lines
-
-    def __getattr__(self, name: str) -> Any:
-        # Asked for what the base class would have: from now on it has it.
-        if name not in ("_list", "_encoding"):
-            raise AttributeError(name)
-        super().__init__(self._lines)
-        return self.__dict__[name]
-
-    @property
-    def raw(self) -> Headers:
-        """The lines, as they came and in their order."""
-        return super().raw if "_list" in self.__dict__ else self._lines
-
-
-class Whole(httpx.AsyncByteStream):
-    """A request body that is here as a whole: `data`."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self.data
-
-
-class Once(httpx.AsyncByteStream):
-    """A request body that is read once, as it comes."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
 
 class Readable(Protocol):
-    """What `Pieces` needs: an iterator that can be ended early."""
+    """An answer's body as it comes: an iterator that can be ended early."""
 
     def __aiter__(self) -> Readable: ...
 
@@ -66,9 +26,85 @@ class Readable(Protocol):
     def close(self) -> None: ...
 
 
-class Pieces(httpx.AsyncByteStream):
-    """An answer's body, piece by piece. Who iterates it gets `body` itself, and may know what else that can."""
+class Prepared(httpx.Request):
+    """A request whose `lines` are complete, framing and Host included. `body` is whole, or is read once.
 
+    `lines` are None once `headers` was asked for: from then on those count, changed or not.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        url: httpx.URL,
+        lines: Headers,
+        body: bytes | AsyncIterator[bytes],
+        extensions: dict[str, Any],
+    ) -> None:
+        self.method = method.upper()
+        self.url = url
+        self.lines: Headers | None = lines
+        self.body = body
+        self.extensions = extensions
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]
+        """The lines, as httpx has them."""
+        lines, self.lines = self.lines, None
+        return httpx.Headers(lines)
+
+    @cached_property
+    def stream(self) -> httpx.AsyncByteStream:  # type: ignore[override]
+        """The body, as httpx has it."""
+        return _Given(self.body)
+
+
+class Opened(httpx.Response):
+    """An answer whose head is here, and whose `body` comes. `lines` as a request's."""
+
+    # What httpx keeps of an answer besides, as it is at the beginning.
+    next_request = None
+    is_closed = False
+    is_stream_consumed = False
+    default_encoding = "utf-8"
+    _request = None
+    _num_bytes_downloaded = 0
+
+    def __init__(self, status: int, lines: Headers, body: Readable, extensions: dict[str, Any]) -> None:
+        self.status_code = status
+        self.lines: Headers | None = lines
+        self.body = body
+        self.extensions = extensions
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]
+        """The lines, as httpx has them."""
+        lines, self.lines = self.lines, None
+        return httpx.Headers(lines)
+
+    @cached_property
+    def stream(self) -> httpx.AsyncByteStream:  # type: ignore[override]
+        """The body, as httpx has it."""
+        return _Coming(self.body)
+
+    @cached_property
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]
+        """None was followed."""
+        return []
+
+
+class _Given(httpx.AsyncByteStream):
+    def __init__(self, body: bytes | AsyncIterator[bytes]) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if isinstance(self._body, bytes):
+            yield self._body
+            return
+        async for piece in self._body:
+            yield piece
+
+
+class _Coming(httpx.AsyncByteStream):
     def __init__(self, body: Readable) -> None:
         self._body = body
 

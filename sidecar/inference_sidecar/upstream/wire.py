@@ -20,6 +20,7 @@ from inference_config.schema import Config, Http
 from ..runtime import Target
 from ..runtime.authorities import with_some
 from ..runtime.proxy import Proxy, proxy_for
+from .parts import Opened
 
 if TYPE_CHECKING:
     from .asyncio_transport import AsyncioTransport
@@ -61,7 +62,10 @@ class Wire:
         """Give the response's connection back where its body was read to its end, close it where it was not. To be
         called once."""
         try:
-            await response.stream.aclose()  # type: ignore[union-attr]  # an async transport gives an async stream
+            if isinstance(response, Opened):
+                response.body.close()
+            else:
+                await response.stream.aclose()  # type: ignore[union-attr]  # an async transport's
         finally:
             self._ended()
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from json import JSONDecodeError
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from ..errors import NotJson
 from ..records import Reason, Refusal
@@ -40,12 +40,15 @@ class Member:
         self.end = end
 
 
-class Edit(NamedTuple):
+class Edit:
     """`text[start:end]` is to become `new`."""
 
-    start: int
-    end: int
-    new: str
+    __slots__ = ("end", "new", "start")
+
+    def __init__(self, start: int, end: int, new: str) -> None:
+        self.start = start
+        self.end = end
+        self.new = new
 
 
 class Body:
@@ -192,7 +195,7 @@ def splice(raw: bytes, text: str, edits: Iterable[Edit]) -> bytes:
     pieces: list[bytes | memoryview] = []
     view = memoryview(raw)
     done = 0
-    for edit in sorted(edits):
+    for edit in sorted(edits, key=lambda edit: edit.start):
         start = _byte_of(raw, text, edit.start)
         pieces += (view[done:start], edit.new.encode())
         done = start + len(text[edit.start : edit.end].encode())
