@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from .form import Form, form_of, has_form
@@ -25,6 +26,9 @@ _MAX_WORD: Final = 256
 _MAX_FORMS: Final = 8
 """Chunks that are looked at for what the next ones may share with them."""
 _MAX_TOKENS: Final = 2**53
+
+_BLANKS: Final = " \t\n\r"
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 _OUTPUT_FIELDS: Final = (
     "content",
@@ -316,6 +320,20 @@ class Meter:
             self.service_tier = _word(found.get("service_tier"))
 
 
+def tells_nothing(endpoint: Endpoint, event: Event) -> bool:
+    """Whether an event can be known, unread, for one that no `Mark` but `token` is true of. Without an escape no member
+    is called `usage` or `error` but by these very bytes. False where only reading it would tell."""
+    data = event.data
+    return (
+        (endpoint is Endpoint.CHAT or endpoint is Endpoint.COMPLETIONS)
+        and data is not None
+        and data.startswith(b"{")
+        and b"\\" not in data
+        and b'"error"' not in data
+        and data.count(b'"usage"') == data.count(b'"usage":null')
+    )
+
+
 def add_stats(event: Event, stats_json: bytes) -> bytes:
     """The event's bytes with `stream_stats` as the last member of its JSON object.
 
@@ -364,11 +382,13 @@ def _dump(value: dict[str, Any]) -> bytes:
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:
+    text = data.decode("utf-8", "replace").strip(_BLANKS)
     try:
-        found = json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        # What `json.loads` asks of its decoder, without four calls around it.
+        found, end = _scan(text, 0)
+    except (StopIteration, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if end == len(text) and isinstance(found, dict) else None
 
 
 def _count(value: Any) -> int | None:

@@ -26,7 +26,7 @@ from .errors import (
     UpstreamTimeout,
 )
 from .keepalive import kept_alive
-from .meter import DONE, TOKEN, Mark, Meter, add_stats
+from .meter import DONE, TOKEN, Mark, Meter, add_stats, tells_nothing
 from .records import Endpoint, Event
 from .sse import Decoder
 from .telemetry import debug
@@ -87,15 +87,15 @@ class Stream:
         self, meter: Meter, send: Send, send_now: Callable[[bytes], bool], endpoint: Endpoint, *, hide_usage: bool,
         stats: bool, mask: Callable[[bytes], bytes], debugged: bool,
     ) -> None:  # fmt: skip
-        """`send_now` sends where that takes no waiting; where it says False, nothing was sent. `debugged`: each piece
-        is told of in a debug line."""
+        """`send_now` sends where that takes no waiting; where it says False, nothing was sent. `hide_usage` may be taken
+        back before the first piece. `debugged`: each piece is told of in a debug line."""
         self.finished = False  # the app has been given the logical end
         self.torn = False
         self._meter = meter
         self._send = send
         self._send_now = send_now
         self._endpoint = endpoint
-        self._hide_usage = hide_usage
+        self.hide_usage = hide_usage
         self._stats = stats
         self._mask = mask
         self._decoder = Decoder()
@@ -114,7 +114,7 @@ class Stream:
         else:
             await _flow(pieces, bounds, self._take_in)
         rest = self._decoder.finish()
-        marks = self._marks(rest)
+        marks = self._marks(rest, time.monotonic())
         if not (self._meter.complete or self._meter.errored):
             # Of a stream that ends incomplete half an event stays here: an error event follows.
             await self._release(amended=False)
@@ -124,8 +124,21 @@ class Stream:
         self.finished = True
 
     async def begin(self, piece: bytes) -> None:
-        """Relay the first piece, which is here already; `pump` goes on from there."""
-        await self._take_in(piece)
+        """Relay the first piece, which is here already; `pump` goes on from there.
+
+        Nothing is waited for as the first token is: where the events' bytes alone show that they go down as they are,
+        they go first and are read then.
+        """
+        events = self._decoder.feed(piece)
+        if self._debugged or not (events and all(tells_nothing(self._endpoint, event) for event in events)):
+            return await self._pass(events, self._marks(events, time.monotonic()))
+        now = time.monotonic()
+        down = b"".join([event.raw for event in events])
+        if not self._send_now(down):
+            self._waiting = down
+        self._marks(events, now)
+        self._meter.sent(now, len(events))
+        return await self.catch_up() if self._waiting else self._went_down()
 
     async def _take_in(self, piece: bytes) -> None:
         if not self.take_now(piece):
@@ -136,7 +149,7 @@ class Stream:
         if not piece:
             return True
         events = self._decoder.feed(piece)
-        return self._pass_now(events, self._marks(events))
+        return self._pass_now(events, self._marks(events, time.monotonic()))
 
     async def catch_up(self) -> None:
         """Send what had to wait."""
@@ -148,8 +161,7 @@ class Stream:
         if not self._decoder.torn:
             await self._send(KEEPALIVE)
 
-    def _marks(self, events: list[Event]) -> list[Mark]:
-        now = time.monotonic()
+    def _marks(self, events: list[Event], now: float) -> list[Mark]:
         read = self._meter.event
         return [read(event, now) for event in events]
 
@@ -185,7 +197,7 @@ class Stream:
         out: list[bytes] = []
         now = time.monotonic()
         for event, mark in zip(events, marks, strict=True):
-            if mark.usage_only and self._hide_usage:
+            if mark.usage_only and self.hide_usage:
                 continue
             if event.data is not None and not mark.done:
                 self._meter.sent(now)

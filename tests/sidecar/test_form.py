@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_sidecar import meter
 from inference_sidecar.form import form_of, has_form
 from inference_sidecar.meter import Mark, Meter
 from inference_sidecar.records import Endpoint, Event
@@ -88,13 +89,13 @@ def test_it_finds_what_reading_finds(
 def test_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hundred chunks of output few are read."""
     read: list[str] = []
-    loads = json.loads
+    scan = meter._scan
 
-    def counting(text: str) -> Any:
+    def counting(text: str, start: int) -> tuple[Any, int]:
         read.append(text)
-        return loads(text)
+        return scan(text, start)
 
-    monkeypatch.setattr(json, "loads", counting)
+    monkeypatch.setattr(meter, "_scan", counting)
     reader = Meter(Endpoint.CHAT, 0.0)
     for number in range(100):
         raw = encoded(

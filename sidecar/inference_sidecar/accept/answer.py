@@ -76,6 +76,21 @@ class Descent:
             course.meter = Meter(course.endpoint, course.started, course.request.choices, bounds)
         return course.meter
 
+    def expect_stream(self) -> None:
+        """Make what a stream needs, while the upstream works on its first word."""
+        course = self._course
+        if course.stream is None:
+            course.stream = relay.Stream(
+                self._meter(),
+                self._down.body,
+                self._down.body_now,
+                course.endpoint,
+                hide_usage=course.request.usage_hidden,
+                stats=self._head.wants_stats,
+                mask=self._runtime.mask,
+                debugged=course.debugged,
+            )
+
     async def begin_stream(self, status: int, headers: Headers) -> None:
         """Begin an event stream downstream."""
         self._meter()
@@ -179,16 +194,11 @@ class Descent:
         course = self._course
         if not answer.first and course.endpoint in _TELL_THEIR_END:
             raise UpstreamProtocolError("The upstream ended the stream before it began.")
-        stream = course.stream = relay.Stream(
-            meter,
-            self._down.body,
-            self._down.body_now,
-            course.endpoint,
-            hide_usage=course.request.usage_hidden and not answer.usage_dropped,
-            stats=self._head.wants_stats,
-            mask=self._runtime.mask,
-            debugged=course.debugged,
-        )
+        self.expect_stream()
+        stream = course.stream
+        assert stream is not None
+        if answer.usage_dropped:
+            stream.hide_usage = False
         if not self._down.begun:
             await self.begin_stream(answer.status, headers)
             if pieces is answer:

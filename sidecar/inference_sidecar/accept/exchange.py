@@ -121,6 +121,9 @@ class Exchange:
             self._debug_call(located)
         if course.trace is not None:
             course.trace.goes_up()
+        if course.request.stream:
+            # After the request has gone up: to make ready takes as long as the upstream takes at its shortest.
+            self._line.loop.call_soon(self._descent.expect_stream)
         answer = await self._open(self._call(located, request))
         try:
             await self._descent.bring(answer)
