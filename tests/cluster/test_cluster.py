@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -311,10 +310,12 @@ def test_helm_installs_and_removes_a_chart(cluster: Cluster, namespace: str, tmp
 def test_the_api_server_can_be_restarted(cluster: Cluster) -> None:
     if cluster.node is None:
         pytest.skip("a cluster of one's own is not to be disturbed")
-    node = cluster.node
-    node.restart("kube-apiserver", signal.SIGKILL)
-    node.until(lambda: start.answers(cluster), "API server after its restart")
+    start.restart_api_server(cluster)
     assert cluster.get("node", "node")["metadata"]["name"] == "node"
+    with cluster.namespace() as name:
+        assert (
+            cluster.get("serviceaccount", "default", f"--namespace={name}")["metadata"]["name"] == "default"
+        )
 
 
 def test_the_machine_shows_nothing_of_it(cluster: Cluster) -> None:

@@ -7,7 +7,6 @@ started again. No resync helps here: its time is far away. Left out: faults of p
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,8 +232,7 @@ def test_the_api_server_killed_and_started_again(
     if cluster.node is None:
         pytest.skip("a cluster of one's own is not to be disturbed")
     before = at_rest(place)
-    cluster.node.restart("kube-apiserver", signal.SIGKILL)
-    cluster.node.until(lambda: start.answers(cluster), "API server after its restart")
+    start.restart_api_server(cluster)
     place.key()
     at_rest(place, before, 60)
     operator.until(lambda: operator.health("/livez")[0] == 200, "a process that lives", 30)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -60,6 +61,19 @@ def down(cluster: Cluster) -> None:
     began = time.monotonic()
     remove(cluster.node.folder, cluster.node)
     cluster.timings["down"] = time.monotonic() - began
+
+
+def restart_api_server(cluster: Cluster) -> None:
+    """Killed in the midst of its work and started again; returns when it answers and its controllers follow it.
+
+    They are begun anew too: one whose watches broke tries again after pauses that double up to a minute, and whatever
+    is made meanwhile would wait for it.
+    """
+    assert cluster.node is not None, "not a cluster that was started here"
+    cluster.node.restart("kube-apiserver", signal.SIGKILL)
+    cluster.node.until(lambda: answers(cluster), "API server after its restart")
+    for part in ("kube-controller-manager", "kube-scheduler"):
+        cluster.node.restart(part, signal.SIGKILL)
 
 
 def remove(folder: Path, node: Node | None) -> None:
