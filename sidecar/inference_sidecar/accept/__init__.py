@@ -173,4 +173,4 @@ def _aside(scope: Scope) -> respond.Reply:
 
 def _request_id() -> str:
     # It need not be hard to guess, and the system's own randomness is a call to the kernel.
-    return f"req_{_RANDOM.getrandbits(128):032x}"
+    return "req_" + _RANDOM.getrandbits(128).to_bytes(16).hex()

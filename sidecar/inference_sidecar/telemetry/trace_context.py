@@ -19,6 +19,7 @@ _TRACEPARENT: Final = re.compile(
 _MAX_HEADER: Final = 512
 _SAMPLED: Final = 1
 _LOW: Final = 2**64 - 1
+_ALL: Final = _LOW + 1
 
 
 class Parent(NamedTuple):
@@ -41,14 +42,14 @@ class Sampler:
         """Whether a trace is kept."""
         if parent is not None and self.follows:
             return parent.sampled
-        return int.from_bytes(trace_id) & _LOW < self.bound
+        return self.bound == _ALL or int.from_bytes(trace_id) & _LOW < self.bound
 
 
 def sampler_of(name: str, ratio: float) -> Sampler:
     """By its name in OTEL_TRACES_SAMPLER. `ratio` counts for traceidratio alone."""
     root = name.removeprefix("parentbased_")
     share = {"always_on": 1.0, "always_off": 0.0}.get(root, ratio)
-    return Sampler(round(share * (_LOW + 1)), follows=root != name)
+    return Sampler(round(share * _ALL), follows=root != name)
 
 
 def parent_of(traceparent: bytes, states: list[bytes]) -> Parent | None:

@@ -219,7 +219,7 @@ def _usage_edits(body: Body) -> list[Edit]:
 
 def _last(members: list[Member], name: str) -> Member | None:
     """Of a member that is given twice the last counts, as nearly every reader has it."""
-    for member in members[::-1]:
+    for member in reversed(members):
         if member.name == name:
             return member
     return None
@@ -233,6 +233,11 @@ def _told(values: dict[str, Any]) -> dict[str, Any]:
 def _choices(values: dict[str, Any]) -> int:
     """`n` where it is one; a request that was not checked may hold anything there."""
     wanted = values.get("n")
-    if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 1 <= wanted <= 128:
+    if (
+        wanted is None
+        or isinstance(wanted, bool)
+        or not isinstance(wanted, int | float)
+        or not 1 <= wanted <= 128
+    ):
         return 1
     return int(wanted)
