@@ -21,8 +21,7 @@ TOO_DEEP = "json_too_deep"
 _CONTAINERS = frozenset({dict, list})
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_LAST_ASCII = 0x7F
-_SMALL = 16 * 1024
+_SMALL = 16 * 1024  # bytes
 
 
 class Member:
@@ -100,10 +99,9 @@ def _too_deep(max_depth: int) -> Refusal:
 
 
 def _decode(raw: bytes) -> str | Refusal:
-    # Most begin with ASCII. `in` is dear on bytes: CPython tries a number first, and forgets the TypeError.
-    for byte in raw[:4]:
-        if (not byte or byte > _LAST_ASCII) and (raw.startswith(_BYTE_ORDER_MARKS) or 0 in raw[:4]):
-            return unreadable("must be UTF-8 without a byte order mark.", "invalid_encoding")
+    # A number is looked for, not b"\0": of bytes CPython first makes a TypeError, which it then forgets.
+    if raw.startswith(_BYTE_ORDER_MARKS) or 0 in raw[:4]:
+        return unreadable("must be UTF-8 without a byte order mark.", "invalid_encoding")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
