@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import ssl
 from collections.abc import Callable
@@ -63,7 +64,7 @@ class Ours:
         self.inner = inner
 
     def begin(self) -> Trace:
-        trace = self.tracing.begin([])
+        trace = self.tracing.begin([], random.randbytes(40))
         trace.goes_up()
         return trace
 

@@ -122,7 +122,7 @@ def test_a_cancellation_by_others_stays_one(run: Run, late: bool) -> None:
                     await asyncio.sleep(LONG)
                 finally:
                     if late:
-                        deadline._due()
+                        deadline.late()
 
         task = loop.create_task(block())
         await began.wait()

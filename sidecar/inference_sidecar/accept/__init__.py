@@ -31,7 +31,9 @@ BOOKS_SECS: Final = 0.002
 of at less than the cost of each alone. Whoever reads the figures has them told first."""
 MOST_BOOKS: Final = 64
 
-_RANDOM: Final = random.Random()  # noqa: S311  see _request_id
+_IDS: Final = 16 + 40
+"""Bytes of a request's ids: its own, and those of its spans."""
+_POOL: Final = 64 * _IDS
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -62,6 +64,8 @@ class Accept:
         self._tracing = tracing
         self._open: dict[Exchange, asyncio.Task[Any]] = {}
         self._ended: list[tuple[Exchange, Trace | None]] = []
+        self._pool = b""  # bytes at random, of which so many are used up
+        self._taken = 0
         self.last_seen = 0.0
         figures.before_reading = self.settle
 
@@ -82,8 +86,9 @@ class Accept:
         verdict = self._door.judge(headers)
         upstream = self._live.upstream
         is_api = upstream.runtime.target.serves(scope["raw_path"]) and not _is_preflight(scope)
-        trace = self._tracing.begin(headers) if self._tracing is not None and is_api else None
-        request_id = _request_id()
+        ids = self._ids()
+        trace = self._tracing.begin(headers, ids[16:]) if self._tracing is not None and is_api else None
+        request_id = "req_" + ids[:16].hex()
         line: Line = scope["extensions"][EXTENSION]
         exchange = Exchange(
             scope,
@@ -141,6 +146,16 @@ class Accept:
                 self.settle()
         return None
 
+    def _ids(self) -> bytes:
+        """Bytes of a request's ids. They need not be hard to guess, and the system's own randomness is a call to the
+        kernel."""
+        at = self._taken
+        if at == len(self._pool):
+            self._pool = random.randbytes(_POOL)  # noqa: S311  see above
+            at = 0
+        self._taken = at + _IDS
+        return self._pool[at : at + _IDS]
+
     def settle(self) -> None:
         """Tell figures, log and traces of the requests that have ended since this was last done."""
         ended, self._ended = self._ended, []
@@ -169,8 +184,3 @@ def _aside(scope: Scope) -> respond.Reply:
     if _is_preflight(scope):
         return respond.preflight(dict(scope["headers"]).get(b"access-control-request-headers", b""))
     return respond.refusal(unknown_url(scope["method"], scope["raw_path"]))
-
-
-def _request_id() -> str:
-    # It need not be hard to guess, and the system's own randomness is a call to the kernel.
-    return "req_" + _RANDOM.getrandbits(128).to_bytes(16).hex()

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
 from ..respond import HOP_BY_HOP, named_by_connection
+from ..upstream.request import length_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -28,6 +29,10 @@ _NOT_UP: Final = HOP_BY_HOP | {
 _NOT_UP_PREFIXES: Final = (b"x-forwarded-", b"sec-", b"access-control-")
 _TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _NOT_UP_UNTRACED: Final = _NOT_UP | _TRACE
+_READ: Final = frozenset({
+    b"content-length", b"content-type", b"accept-encoding", b"transfer-encoding", b"content-encoding",
+    b"x-stream-stats",
+})  # fmt: skip
 _DECODABLE: Final = frozenset({"gzip", "deflate"})
 _NO_CODINGS: Final[frozenset[str]] = frozenset()
 
@@ -35,23 +40,21 @@ _NO_CODINGS: Final[frozenset[str]] = frozenset()
 class Head:
     """What the header lines say of the body and of the answer that is wanted."""
 
-    __slots__ = ("codings", "encoding", "has_body", "length", "media", "wants_stats")
+    __slots__ = ("chunked", "codings", "encoding", "length", "media", "wants_stats")
 
-    def __init__(
-        self,
-        length: int | None,
-        has_body: bool,
-        media: str,
-        encoding: str,
-        codings: frozenset[str],
-        wants_stats: bool,
-    ) -> None:
-        self.length = length
-        self.has_body = has_body
-        self.media = media
-        self.encoding = encoding
-        self.codings = codings
-        self.wants_stats = wants_stats
+    def __init__(self) -> None:
+        """As they are where there is no line."""
+        self.length: int | None = None
+        self.chunked = False
+        self.media = ""
+        self.encoding = ""
+        self.codings = _NO_CODINGS
+        self.wants_stats = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is one."""
+        return self.chunked or bool(self.length)
 
     def accepts(self, coding: str) -> bool:
         """Whether the app can read a content coding."""
@@ -60,17 +63,23 @@ class Head:
 
 def read_head(headers: Headers) -> Head:
     """Read the lines that matter here. Names are in lower case."""
-    values = dict(headers)
-    length = values.get(b"content-length", b"")
-    declared = int(length) if length.isdigit() else None
-    return Head(
-        length=declared,
-        has_body=bool(declared) or b"transfer-encoding" in values,
-        media=_media(values.get(b"content-type", b"")),
-        encoding=_coding(values[b"content-encoding"]) if b"content-encoding" in values else "",
-        codings=_codings(headers) if b"accept-encoding" in values else _NO_CODINGS,
-        wants_stats=values.get(b"x-stream-stats", b"").strip().lower() == b"true",
-    )
+    head = Head()
+    for name, value in headers:
+        if name not in _READ:
+            continue
+        if name == b"content-length":
+            head.length = length_of(value)
+        elif name == b"content-type":
+            head.media = _media(value)
+        elif name == b"accept-encoding":
+            head.codings = _codings(headers)
+        elif name == b"transfer-encoding":
+            head.chunked = True
+        elif name == b"content-encoding":
+            head.encoding = _coding(value)
+        else:
+            head.wants_stats = value.strip().lower() == b"true"
+    return head
 
 
 def up(headers: Headers, *, traced: bool) -> Headers:

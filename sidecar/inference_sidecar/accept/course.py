@@ -13,7 +13,7 @@ from .. import relay, respond
 from ..meter import Meter
 from ..records import End, Endpoint, Headers, InferenceRequest, Outcome, Refusal
 from ..runtime import Runtime
-from ..telemetry import debug, debugging, names
+from ..telemetry import debug, names
 from ..upstream import Attempts
 from .line import Line
 
@@ -36,14 +36,21 @@ class Course:
     stand still while it works."""
 
     def __init__(
-        self, request_id: str, method: str, path: bytes, started: float, trace: Trace | None
+        self,
+        request_id: str,
+        method: str,
+        path: bytes,
+        started: float,
+        trace: Trace | None,
+        *,
+        debugged: bool,
     ) -> None:
         self.request_id = request_id
         self.method = method
         self.path = path
         self.started = started
         self.trace = trace
-        self.debugged = debugging()
+        self.debugged = debugged
         self.endpoint = Endpoint.OTHER
         self.request = _UNREAD
         self.attempts = Attempts()

@@ -59,7 +59,14 @@ class Exchange:
         self._headers: Headers = scope["headers"]
         self._query: bytes = scope["query_string"]
         self._head = bodies.read_head(self._headers)
-        self.course = Course(request_id, scope["method"], scope["raw_path"], time.monotonic(), trace)
+        self.course = Course(
+            request_id,
+            scope["method"],
+            scope["raw_path"],
+            time.monotonic(),
+            trace,
+            debugged=self._runtime.debugged,
+        )
         self._down = Downlink(
             send,
             line,

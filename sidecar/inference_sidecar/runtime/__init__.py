@@ -36,7 +36,7 @@ class Runtime:
     not among them: `auth_header()` makes its line. `hidden` is the key as it stands in text and in bytes, empty where
     there is none: what is masked looks for it many times a request. `listed` says whether a model is shown
     in the list, None where the list goes down as it came. `revision` is the operator's opaque value, or the digest.
-    `named_models` are the models that the configuration has by name, patterns aside.
+    `named_models` are the models that the configuration has by name, patterns aside. `debugged`: debug lines are wanted.
     """
 
     config: Config
@@ -49,6 +49,7 @@ class Runtime:
     fixed_headers: Headers = field(repr=False)
     listed: Callable[[str], bool] | None
     named_models: frozenset[str]
+    debugged: bool
 
     def auth_header(self) -> tuple[bytes, bytes] | None:
         """The header line that carries the key, None where the provider needs none."""
@@ -102,6 +103,7 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
         fixed_headers=_fixed_headers(config),
         listed=_both(_matcher(shown or None), allowed),
         named_models=_named_models(inference, target),
+        debugged=config.logging.level == "debug",
     )
 
 

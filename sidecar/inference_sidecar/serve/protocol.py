@@ -18,6 +18,7 @@ from typing import Any, Final
 import httptools
 
 from ..accept import EXTENSION
+from ..deadline import alarm_of
 from ..errors import HeadTooLarge
 from ..respond import error_body
 from .cycle import STATUS_LINES, App, Cycle
@@ -25,6 +26,8 @@ from .cycle import STATUS_LINES, App, Cycle
 PEER_CHECK_SECS: Final = 0.05
 
 _FOLD: Final = 4  # `: ` and the line end of a header line
+_USUAL: Final = b" HTTP/1.1\r\n"
+_METHODS: Final = {b"GET": "GET", b"POST": "POST"}
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -56,12 +59,17 @@ class Connection:
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._transport: Any = None
         self._descriptor = -1
-        self._cycle: Cycle | None = None  # the one that is being answered, or was last
+        self._cycle: Cycle | None = None  # the one that is being answered
         self._newest: Cycle | None = None  # the one whose body comes
         self._waiting: deque[Cycle] = deque()  # pipelined behind the one that is being answered
+        self._task: asyncio.Task[None] | None = None  # answers them all
+        self._turn: asyncio.Future[None] | None = None  # for which it waits between two
         self._callback: Callable[[], Any] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
+        self._placed = b""  # the last request's URL, and what it was found to be: most have the same
+        self._path: tuple[str, bytes, bytes] = ("", b"", b"")
+        self._chunk = b""  # in which a head begins at the first byte
         self._expects = False
         self._in_head = True
         self._idle = False  # between two requests
@@ -69,9 +77,10 @@ class Connection:
         self._named_head = 0
         self._deaf = False  # nothing is read
         self._drained: asyncio.Future[None] | None = None
-        self._due: float | None = None  # when something is too late: a head, or the next request
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed = 0.0
+        self.when: float | None = (
+            None  # see `deadline.Bound`: something is too late, a head or the next request
+        )
+        self._alarm = alarm_of(self.loop)
         self._peer_timer: asyncio.TimerHandle | None = None
 
     # accept.Line and cycle.Wire
@@ -129,12 +138,13 @@ class Connection:
 
     def ended(self, cycle: Cycle) -> None:
         """See `cycle.Wire`: the next request begins, or is awaited."""
+        self._cycle = None
         if not cycle.keep_alive:
             self._transport.close()
         if self._transport.is_closing():
             return
         if self._waiting:
-            self._start(self._waiting.popleft())
+            self._cycle = self._waiting.popleft()
         else:
             self._idle = not self._raw_head
             self._patience(self._keep_alive_secs if self._idle else self._head_secs)
@@ -148,21 +158,23 @@ class Connection:
         self._transport = transport
         self._descriptor = transport.get_extra_info("socket").fileno()
         self._patience(self._head_secs)
+        self._alarm.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The app has left."""
         self.gone = True
         self._connections.discard(self)
-        self._due = None
-        for timer in (self._timer, self._peer_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._peer_timer = None
+        self._alarm.discard(self)
+        if self._peer_timer is not None:
+            self._peer_timer.cancel()
+            self._peer_timer = None
         self._parser = None  # it holds this object in turn
         self._waiting.clear()
         self.resume_writing()
         if self._cycle is not None:
             self._cycle.wake()
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
@@ -183,6 +195,8 @@ class Connection:
     def data_received(self, data: bytes) -> None:
         """Bytes from the app."""
         if self._in_head:
+            if not self._raw_head:
+                self._chunk = data
             self._raw_head += len(data)
         try:
             self._parser.feed_data(data)
@@ -201,27 +215,20 @@ class Connection:
 
     def shutdown(self) -> None:
         """uvicorn's word: no request after the one that is being answered."""
-        if self._cycle is None or self._cycle.complete:
+        if self._cycle is None:
             self._transport.close()
         else:
             self._cycle.keep_alive = False
 
     # httptools' callbacks
 
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        self._url = b""
-        self._headers = []
-        self._expects = False
-        self._named_head = 0
-
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
         self._count(len(url))
-        self._url += url
+        self._url = self._url + url if self._url else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header line."""
+        """A header line, or a trailer's."""
         self._count(len(name) + len(value) + _FOLD)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -232,34 +239,45 @@ class Connection:
         """The head is whole."""
         self._in_head = self._idle = False
         self._raw_head = 0
-        self._due = None
+        self.when = None
         parser = self._parser
-        version: str = parser.get_http_version()
-        url: Any = httptools.parse_url(self._url)  # its own types forget that there may be no query
-        raw_path: bytes = url.path
-        path = raw_path.decode("ascii")
+        verb: bytes = parser.get_method()
+        # To ask the parser is to have it write the version. Where a head begins with its chunk the place of that is known.
+        place = len(verb) + 1 + len(self._url)
+        usual = self._chunk[place : place + len(_USUAL)] == _USUAL
+        version: str = "1.1" if usual else parser.get_http_version()
+        path, raw_path, query = self._path if self._url == self._placed else self._place()
+        headers, expects = self._headers, self._expects
+        # From here on the next head's, but for trailers.
+        self._url = self._chunk = b""
+        self._headers = []
+        self._expects = False
         extensions: dict[str, Any] = {EXTENSION: self}
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
-            "method": parser.get_method().decode("ascii"),
+            "method": _METHODS.get(verb) or verb.decode("ascii"),
             "scheme": "http",
             "root_path": "",
-            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": raw_path,
-            "query_string": url.query or b"",
-            "headers": self._headers,
+            "query_string": query,
+            "headers": headers,
             "extensions": extensions,
         }
         keep_alive = version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
-        cycle = Cycle(self, scope, keep_alive=keep_alive, expects=self._expects)
-        before, self._newest = self._cycle, cycle
-        if before is None or (before.complete and not self._waiting):
-            self._start(cycle)
-        else:
+        cycle = Cycle(self, scope, keep_alive=keep_alive, expects=expects)
+        self._newest = cycle
+        if self._cycle is not None:
             self._waiting.append(cycle)
             self.listen(on=False)
+            return
+        self._cycle = cycle
+        if self._task is None:
+            self._task = self.loop.create_task(self._answer())
+        elif self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -270,13 +288,44 @@ class Connection:
         """The request is whole; the next bytes are a new head."""
         if self._newest is not None:
             self._newest.end()
+            self._newest = None
+        if self._headers or self._expects:  # trailers, which nobody asks for
+            self._headers = []
+            self._expects = False
+        self._named_head = 0
         self._in_head = True
 
-    def _start(self, cycle: Cycle) -> None:
-        self._cycle = cycle
-        task = self.loop.create_task(cycle.run(self._app))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _answer(self) -> None:
+        """Have one request after the other answered, as long as the app stays. To begin a task for each would be a good
+        part of what a request takes."""
+        task = self._task
+        assert task is not None
+        try:
+            while not self.gone:
+                cycle = self._cycle
+                if cycle is None:
+                    self._turn = self.loop.create_future()
+                    await self._turn
+                    self._turn = None
+                    continue
+                self._tasks.add(task)  # uvicorn's: those that a server's end waits for
+                await cycle.run(self._app)
+                self._tasks.discard(task)
+                if self._cycle is cycle:
+                    break  # there is no whole answer, and will be none
+        finally:
+            self._task = None  # it holds this object in turn
+            self._tasks.discard(task)
+            self._transport.close()
+
+    def _place(self) -> tuple[str, bytes, bytes]:
+        """The URL's path, decoded and as it came, and its query."""
+        url: Any = httptools.parse_url(self._url)  # its own types forget that there may be no query
+        raw_path: bytes = url.path
+        path = raw_path.decode("ascii")
+        self._path = (urllib.parse.unquote(path) if "%" in path else path, raw_path, url.query or b"")
+        self._placed = self._url
+        return self._path
 
     # Bounds
 
@@ -286,32 +335,23 @@ class Connection:
             raise HeadTooLarge
 
     def _patience(self, secs: float) -> None:
-        """From now on so many seconds for the next head. A timer that is there looks again when it fires: most
-        requests come in time, and cost none."""
-        self._due = due = self.loop.time() + secs
-        if self._timer is not None:
-            if self._armed <= due:
-                return
-            self._timer.cancel()
-        self._armed = due
-        self._timer = self.loop.call_at(due, self._look)
+        """From now on so many seconds for the next head."""
+        self.when = self.loop.time() + secs
+        self._alarm.nearer(self.when)
 
-    def _look(self) -> None:
-        self._timer = None
-        due = self._due
-        if due is None or self._transport.is_closing():
+    def late(self) -> None:
+        """See `deadline.Bound`."""
+        self.when = None
+        if self._transport.is_closing():
             return
-        if self.loop.time() < due:
-            self._armed = due
-            self._timer = self.loop.call_at(due, self._look)
-        elif self._raw_head:
+        if self._raw_head:
             self._refuse(408)
         else:
             self._transport.close()
 
     def _refuse(self, status: int) -> None:
         """Answer what never became a request, and close."""
-        if self._cycle is not None and not self._cycle.complete:
+        if self._cycle is not None:
             # Another request's answer is under way on this connection: it must not be written into.
             self._transport.close()
             return

@@ -8,7 +8,7 @@ hold one up. The only room that knows OpenTelemetry, and it imports that only wh
 from __future__ import annotations
 
 from .figures import Figures, Series
-from .logs import LOGGER, configure, debug, debugging
+from .logs import LOGGER, configure, debug
 from .prometheus import exposition
 from .requests_log import Told, ids_of, log_outcomes
 from .setup import Telemetry, set_up
@@ -21,7 +21,6 @@ __all__ = [
     "Told",
     "configure",
     "debug",
-    "debugging",
     "exposition",
     "ids_of",
     "log_outcomes",

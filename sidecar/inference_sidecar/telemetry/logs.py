@@ -109,14 +109,9 @@ def set_level(level: str) -> None:
 
 
 def debug(message: str, **fields: Any) -> None:
-    """One step of a request, at debug level. Callers with costly fields ask `debugging()` first."""
+    """One step of a request, at debug level. Callers with costly fields ask first (`Runtime.debugged`)."""
     if LOGGER.isEnabledFor(logging.DEBUG):
         LOGGER.debug(message, extra={"fields": fields})
-
-
-def debugging() -> bool:
-    """Whether debug lines are wanted at all."""
-    return LOGGER.isEnabledFor(logging.DEBUG)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -54,8 +54,9 @@ class Tracing:
         self._traceparent = traceparent
         self._excluded = re.compile(excluded).search if excluded else None
 
-    def begin(self, headers: Headers) -> Trace:
-        """A request came. Header names are in lower case."""
+    def begin(self, headers: Headers, ids: bytes) -> Trace:
+        """A request came. Header names are in lower case. `ids`: 40 bytes at random, of which the trace and
+        up to three spans get theirs."""
         parents: list[bytes] = []
         states: list[bytes] = []
         agent = None
@@ -69,8 +70,6 @@ class Tracing:
         parent = None
         if parents and self._traceparent and len(parents) == 1:
             parent = parent_of(parents[0], states)
-        # All ids that most requests need, at once: a trace's, and those of three spans.
-        ids = getrandbits(320).to_bytes(40)
         trace_id = ids[24:] if parent is None else parent.trace_id
         return Trace(self, trace_id, ids, parent, agent, kept=self._keeps(trace_id, parent))
 

@@ -22,7 +22,7 @@ from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
 from .parts import Opened, Prepared
-from .traced import recorded, shown
+from .traced import Shown, recorded, shown
 from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ class Upstream:
         # To build one takes longer than all that a request does with it.
         self._url = httpx.URL(scheme=target.scheme, host=target.host, port=target.port, path="/")
         self._shown = shown(self._url)
+        self._target = b""  # the last attempt's, and how it is told of: most have the same
+        self._told: Shown = ("", "", None)
         self._loop: asyncio.AbstractEventLoop | None = None
         auth = runtime.auth_header()
         self._own: Headers = [
@@ -204,7 +206,7 @@ class Upstream:
         secs = self.runtime.config.inference.http.timeout_secs
         loop = self._loop = self._loop or asyncio.get_running_loop()
         clock = Deadline(loop, loop.time() + secs)
-        if not isinstance(call.body, bytes | None):
+        if call.body is not None and not isinstance(call.body, bytes):
             # An upload may take longer than its answer: the clock starts again with each piece.
             call = _with_body(call, _WithProgress(call.body, lambda: clock.move(loop.time() + secs)))
         try:
@@ -287,8 +289,10 @@ class Upstream:
         onward: Headers = []
         if trace is not None:
             if trace.recording:
-                path = self.runtime.mask(call.target.partition(b"?")[0])
-                trace.attempt_began(call.method.upper(), *self._shown(path))
+                if call.target != self._target:
+                    self._target = call.target
+                    self._told = self._shown(self.runtime.mask(call.target.partition(b"?")[0]))
+                trace.attempt_began(call.method, *self._told)
             if self.runtime.config.telemetry.propagate_traceparent:
                 onward = trace.upward()
         opening: Awaitable[httpx.Response] = wire.open(self._request(call, body, onward))
@@ -324,9 +328,9 @@ class Upstream:
     ) -> httpx.Request:
         """`lines`: what the upstream is told of the trace; the app's own lines of that kind are left out then."""
         barred = self._own_names
-        headers = [*self._own, *[line for line in call.headers if line[0] not in barred]]
+        headers = self._own + [line for line in call.headers if line[0] not in barred]
         if lines:
-            headers = [*[line for line in headers if line[0] not in _OF_TRACES], *lines]
+            headers = [line for line in headers if line[0] not in _OF_TRACES] + lines
         if isinstance(body, bytes):
             headers.append((b"content-length", b"%d" % len(body)))
         extensions: dict[str, Any] = {

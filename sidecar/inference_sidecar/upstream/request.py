@@ -21,6 +21,16 @@ _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 
+def length_of(value: bytes) -> int | None:
+    """What a Content-Length says, None where that is no length."""
+    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+        return None
+    length = 0
+    for digit in value:
+        length = length * 10 + digit - 0x30
+    return length
+
+
 class RequestHead:
     """The head of a request as it goes out. `length`: of its body in bytes, None where the body is chunked.
     `closes`: the request itself asks that its connection be closed."""
@@ -31,7 +41,7 @@ class RequestHead:
         """Raises Unwritable."""
         names, values = [name for name, _ in lines], [value for _, value in lines]
         if (
-            not (target and method and all(names))
+            not (target and method and b"" not in names)
             or method == b"CONNECT"
             or b"".join([method, *names]).translate(None, TOKEN)
             or b"".join(values).translate(None, VALUE_BYTES)
@@ -48,13 +58,14 @@ class RequestHead:
                 framing[key] = framing[key] + b"," + value if key in framing else value
             out.append(b"%b: %b" % (name, value))
         coding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length", b"0")
-        if hosts != 1 or not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+        size = length_of(length)
+        if hosts != 1 or size is None:
             raise Unwritable
         if coding is not None and (b"content-length" in framing or coding.lower() != b"chunked"):
             raise Unwritable
         out.append(b"\r\n")
         self.data = b"\r\n".join(out)
-        self.length = int(length) if coding is None else None
+        self.length = size if coding is None else None
         self.closes = closes(framing.get(b"connection", b""))
 
 

@@ -187,7 +187,7 @@ def _completed(
     options = values.get("stream_options") or {}
     ask = stream and rules.inject_usage and options.get("include_usage") is not True
     return InferenceRequest(
-        body=splice(raw, body.text, [*edits, *_usage_edits(body)]) if ask else original,
+        body=splice(raw, body.text, edits + _usage_edits(body)) if ask else original,
         original=original,
         model=model,
         stream=stream,

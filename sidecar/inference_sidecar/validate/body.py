@@ -133,22 +133,22 @@ def _read_object(text: str, opening: int, scan: Scan) -> tuple[list[Member], int
     """Members of the object at `opening`, and where it ends. Values are read whole, at the speed of C."""
     found: list[Member] = []
     at = _blanks(text, opening + 1)
-    if text.startswith("}", at):
+    if _at(text, at) == "}":
         return found, at + 1
     while True:
-        if not text.startswith('"', at):
+        if _at(text, at) != '"':
             raise JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
         name, at = _value(text, at, scan)
         at = _blanks(text, at)
-        if not text.startswith(":", at):
+        if _at(text, at) != ":":
             raise JSONDecodeError("Expecting ':' delimiter", text, at)
         start = _blanks(text, at + 1)
         value, end = _value(text, start, scan)
         found.append(Member(name, value, start, end))
         at = _blanks(text, end)
-        if text.startswith("}", at):
+        if _at(text, at) == "}":
             return found, at + 1
-        if not text.startswith(",", at):
+        if _at(text, at) != ",":
             raise JSONDecodeError("Expecting ',' delimiter", text, at)
         at = _blanks(text, at + 1)
 
@@ -166,6 +166,11 @@ def _blanks(text: str, at: int) -> int:
     while at < end and ord(text[at]) in (0x20, 0x0A, 0x0D, 0x09):
         at += 1
     return at
+
+
+def _at(text: str, at: int) -> str:
+    """The character at `at`, none beyond the end."""
+    return text[at] if at < len(text) else ""
 
 
 def _deeper(body: Body, max_depth: int) -> bool:
@@ -194,14 +199,14 @@ def splice(raw: bytes, text: str, edits: Sequence[Edit]) -> bytes:
     """`raw`, of which `text` is the reading, with its edits, which must not overlap."""
     pieces: list[bytes | memoryview] = []
     # To copy a small body twice takes less than to make views of it.
-    source: bytes | memoryview = raw if len(raw) <= _SMALL else memoryview(raw)
+    view = None if len(raw) <= _SMALL else memoryview(raw)
     done = 0
     for edit in edits if len(edits) == 1 else sorted(edits, key=lambda edit: edit.start):
         start = _byte_of(raw, text, edit.start)
-        pieces.append(source[done:start])
+        pieces.append(raw[done:start] if view is None else view[done:start])
         pieces.append(edit.new.encode())
         done = start + len(text[edit.start : edit.end].encode())
-    pieces.append(source[done:])
+    pieces.append(raw[done:] if view is None else view[done:])
     return b"".join(pieces)
 
 
