@@ -7,6 +7,8 @@ begins. Left out: how exact a loop's clock is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -142,3 +144,72 @@ def test_the_outer_one_goes_through_the_inner(run: Run) -> None:
         assert (outer.expired, inner.expired) == (True, False)
 
     run(scenario)
+
+
+def test_each_of_many_on_one_timer_has_its_own_time(run: Run) -> None:
+    async def scenario(loop: asyncio.AbstractEventLoop) -> None:
+        began = loop.time()
+
+        async def bounded(secs: float, moved: float | None) -> float:
+            deadline = Deadline(loop, began + secs)
+            try:
+                with deadline:
+                    if moved is not None:
+                        deadline.move(began + moved)
+                    await asyncio.sleep(0.4)
+            except TimeoutError:
+                pass
+            assert deadline.expired == ((secs if moved is None else moved) < 0.4)
+            return loop.time() - began
+
+        asked = [(number / 100, None) for number in range(30, 0, -1)]
+        asked += [(LONG, 0.15), (0.05, LONG), (0.05, 0.25), (LONG, None)]
+        took = await asyncio.gather(*(bounded(secs, moved) for secs, moved in asked))
+        for (secs, moved), end in zip(asked, took, strict=True):
+            due = min(secs if moved is None else moved, 0.4)
+            assert due - 0.002 <= end < due + 1
+
+    run(scenario)
+
+
+def test_one_whose_owner_ends_in_the_same_moment_as_another(run: Run) -> None:
+    """Late ones leave, and their leaving must not cost those behind them their time."""
+
+    async def scenario(loop: asyncio.AbstractEventLoop) -> None:
+        at = loop.time() + SHORT
+
+        async def bounded(which: float) -> bool:
+            deadline = Deadline(loop, which)
+            with contextlib.suppress(TimeoutError), deadline:
+                await asyncio.sleep(10 * SHORT)
+            return deadline.expired
+
+        late = await asyncio.gather(
+            *(bounded(at) for _ in range(50)), bounded(at + 2 * SHORT), bounded(at + LONG)
+        )
+        assert late == [True] * 51 + [False]
+
+    run(scenario)
+
+
+def test_loops_that_take_turns() -> None:
+    """Two loops at once, in threads: each has its own timer."""
+
+    def runs(results: list[bool]) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            for _ in range(10):
+                deadline = Deadline(loop, loop.time() + SHORT)
+                with contextlib.suppress(TimeoutError), deadline:
+                    await asyncio.sleep(LONG)
+                results.append(deadline.expired)
+
+        asyncio.run(main())
+
+    results: list[bool] = []
+    threads = [threading.Thread(target=runs, args=(results,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert results == [True] * 30

@@ -250,8 +250,11 @@ def _is_event_stream(answer: Answer) -> bool:
 
 def _encoding(answer: Answer) -> str:
     """The content coding, empty where there is none."""
-    coding = (answer.header(b"content-encoding") or b"").decode("latin-1").strip().lower()
-    return "" if coding == "identity" or not answer.first else coding
+    line = answer.header(b"content-encoding")
+    if line is None or not answer.first:
+        return ""
+    coding = line.decode("latin-1").strip().lower()
+    return "" if coding == "identity" else coding
 
 
 def _length(answer: Answer, method: str) -> bytes | None:
@@ -265,6 +268,5 @@ def _length(answer: Answer, method: str) -> bytes | None:
     return None if answer.first or method == "HEAD" else b"0"
 
 
-def _id_of(answer: Answer) -> str | None:
-    value = answer.header(b"x-request-id") or answer.header(b"apim-request-id")
-    return None if value is None else value[:128].decode("latin-1")
+def _id_of(answer: Answer) -> bytes | None:
+    return answer.header(b"x-request-id") or answer.header(b"apim-request-id")

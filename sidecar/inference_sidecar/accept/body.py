@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
 from ..respond import HOP_BY_HOP, named_by_connection
-from ..upstream.request import length_of
+from ..upstream.framing import length_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

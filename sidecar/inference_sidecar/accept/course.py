@@ -57,7 +57,7 @@ class Course:
         self.bytes_up = 0
         self.meter: Meter | None = None
         self.stream: relay.Stream | None = None
-        self.upstream_id: str | None = None
+        self.upstream_id: bytes | None = None
         self.end = End.FAILED
         self.error: str | None = None
         self.error_message: str | None = None
@@ -101,6 +101,7 @@ class Course:
         provider = names.provider(runtime.config.inference.provider, azure=target.azure)
         has_server = provider != "echo"
         masked = runtime.masked
+        upstream_id = self.upstream_id
 
         return Outcome(
             request_id=self.request_id,
@@ -126,7 +127,7 @@ class Course:
             usage=meter.usage if meter else None,
             finish_reasons=tuple(map(masked, meter.finish_reasons)) if meter else (),
             stream=meter.stats(now) if meter and downlink.streamed else None,
-            upstream_request_id=self.upstream_id and masked(self.upstream_id),
+            upstream_request_id=None if upstream_id is None else masked(upstream_id[:128].decode("latin-1")),
             operation=names.operation(self.endpoint, path),
             provider=provider,
             server_address=target.host if has_server else None,

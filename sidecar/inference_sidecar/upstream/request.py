@@ -10,25 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..errors import Unwritable
-from .framing import closes
-
-MAX_LENGTH_DIGITS: Final = 18
+from .framing import closes, length_of
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What may stand in a header line's name, and in its value: for requests that go up and answers that go down."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-
-
-def length_of(value: bytes) -> int | None:
-    """What a Content-Length says, None where that is no length."""
-    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        return None
-    length = 0
-    for digit in value:
-        length = length * 10 + digit - 0x30
-    return length
 
 
 class RequestHead:

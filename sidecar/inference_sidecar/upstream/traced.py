@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
+
+_VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 Shown = tuple[str, str, int | None]
 """A URL as it may be told, its host and its port."""
@@ -30,8 +32,10 @@ async def recorded(trace: Trace, opening: Awaitable[httpx.Response]) -> httpx.Re
     except Exception as error:
         trace.attempt_failed(error)
         raise
-    version = answer.extensions.get("http_version", b"HTTP/1.1").decode("ascii", "ignore")
-    trace.attempt_ended(answer.status_code, version.replace("HTTP/", ""))
+    version: bytes = answer.extensions.get("http_version", b"HTTP/1.1")
+    trace.attempt_ended(
+        answer.status_code, _VERSIONS.get(version) or version.decode("ascii", "ignore").replace("HTTP/", "")
+    )
     return answer
 
 
