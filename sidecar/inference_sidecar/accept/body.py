@@ -115,7 +115,7 @@ async def read_whole(receive: Receive, head: Head, limit: int, setting: str) -> 
     size = 0
     more = True
     while more:
-        piece, more = await _piece(receive)
+        piece, more = _piece(await receive())
         size += len(piece)
         if size > limit:
             return too_large(limit, setting)
@@ -139,7 +139,7 @@ class Upload:
 
     async def __anext__(self) -> bytes:
         while self._more:
-            piece, self._more = await _piece(self._receive)
+            piece, self._more = _piece(await self._receive())
             if not piece:
                 continue
             self._size += len(piece)
@@ -152,9 +152,8 @@ class Upload:
         raise StopAsyncIteration
 
 
-async def _piece(receive: Receive) -> tuple[bytes, bool]:
-    """The next piece, and whether there may be more. Raises ClientGone."""
-    message = await receive()
+def _piece(message: MutableMapping[str, Any]) -> tuple[bytes, bool]:
+    """What a message brings of the body, and whether there may be more. Raises ClientGone."""
     if message["type"] == "http.disconnect":
         raise ClientGone("The app closed its connection while it was sending its request.")
     return message.get("body", b""), message.get("more_body", False)

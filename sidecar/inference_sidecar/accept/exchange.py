@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import models, relay, respond, validate
@@ -210,14 +210,13 @@ class Exchange:
         method, trace = self.course.method, self.course.trace
         return Call(method, located.target, headers, endpoint, body, without_usage, trace)
 
-    async def _open(self, call: Call) -> Answer:
+    def _open(self, call: Call) -> Coroutine[Any, Any, Answer]:
         """The answer's head and first byte. Meanwhile, where the configuration says so, comments go down."""
+        sending = self._upstream.send(call, self.course.attempts)
         interval = self._runtime.config.inference.keepalive_comment_secs
         if not interval or not self.course.request.stream:
-            return await self._upstream.send(call, self.course.attempts)
-        return await kept_alive(
-            self._upstream.send(call, self.course.attempts), interval, self._keep_alive, Answer.drop
-        )
+            return sending
+        return kept_alive(sending, interval, self._keep_alive, Answer.drop)
 
     async def _keep_alive(self) -> None:
         if not self._down.begun:
