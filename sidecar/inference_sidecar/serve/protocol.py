@@ -77,9 +77,7 @@ class Connection:
         self._named_head = 0
         self._deaf = False  # nothing is read
         self._drained: asyncio.Future[None] | None = None
-        self.when: float | None = (
-            None  # see `deadline.Bound`: something is too late, a head or the next request
-        )
+        self.when: float | None = None  # see `deadline.Bound`: when a head, or the next request, is late
         self._alarm = alarm_of(self.loop)
         self._peer_timer: asyncio.TimerHandle | None = None
 

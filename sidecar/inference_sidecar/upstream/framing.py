@@ -273,7 +273,7 @@ def length_of(value: bytes) -> int | None:
 def _chunk(data: bytes, at: int) -> tuple[int, int]:
     """A chunk's length, and where it begins: by the line at `at`. Twice 0 where that is none, or not all of it is here.
 
-    What nearly every line is, a number and nothing else, is read at once: an expression takes twice the time, and after
+    What nearly every line is, a number and nothing else, is read at once: an expression takes three times as long, and after
     a pause far more.
     """
     length, place, size = 0, at + 2, len(data)
