@@ -124,3 +124,20 @@ def test_head() -> None:
     assert (head.length, head.has_body, head.media, head.wants_stats) == (12, True, "application/json", True)
     assert read_head([(b"transfer-encoding", b"chunked")]).has_body
     assert not read_head([(b"content-length", b"0")]).has_body
+
+
+@pytest.mark.parametrize(
+    ("written", "length"),
+    [
+        (b"5", 5),
+        (b"0", 0),
+        (b"0" * 30 + b"5", 5),
+        (b"9" * 19, 9999999999999999999),
+        (b"+5", None),
+        (b"", None),
+    ],
+)
+def test_an_apps_length_is_what_its_digits_say(written: bytes, length: int | None) -> None:
+    """However many they are: of a length that was not seen nothing would be read, and none refused."""
+    head = read_head([(b"content-length", written)])
+    assert (head.length, head.has_body) == (length, bool(length))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
 from ..respond import HOP_BY_HOP, named_by_connection
-from ..upstream.framing import length_of
+from ..upstream.framing import number_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -68,7 +68,7 @@ def read_head(headers: Headers) -> Head:
         if name not in _READ:
             continue
         if name == b"content-length":
-            head.length = length_of(value)
+            head.length = number_of(value)
         elif name == b"content-type":
             head.media = _media(value)
         elif name == b"accept-encoding":

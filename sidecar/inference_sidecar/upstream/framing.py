@@ -261,13 +261,18 @@ class Answer:
 
 
 def length_of(value: bytes) -> int | None:
-    """What a Content-Length says, None where that is no length."""
-    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+    """What a Content-Length says, None where that is no length that is taken from, or told to, an upstream."""
+    return None if len(value) > MAX_LENGTH_DIGITS else number_of(value)
+
+
+def number_of(value: bytes) -> int | None:
+    """The number that digits write, None where there is anything else."""
+    if not value.isdigit():
         return None
-    length = 0
+    number = 0
     for digit in value:
-        length = length * 10 + digit - 0x30
-    return length
+        number = number * 10 + digit - 0x30
+    return number
 
 
 def _chunk(data: bytes, at: int) -> tuple[int, int]:
