@@ -31,7 +31,7 @@ from inference_sidecar.records import End, Endpoint, Outcome
 from inference_sidecar.telemetry.otlp_spans import Envelope
 from inference_sidecar.telemetry.spans import Trace, Tracing
 from inference_sidecar.telemetry.trace_context import sampler_of
-from inference_sidecar.upstream.traced import recorded, shown
+from inference_sidecar.upstream.traced import answered, shown, unanswered
 
 # Read where the instrumentation is first used in a process: the stable names.
 os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http"
@@ -71,7 +71,12 @@ class Ours:
     async def send(self, trace: Trace, method: str, url: str) -> None:
         request = httpx.Request(method, url)
         trace.attempt_began(request.method, *shown(request.url)(request.url.raw_path.partition(b"?")[0]))
-        response = await recorded(trace, self.inner.handle_async_request(request))
+        try:
+            response = await self.inner.handle_async_request(request)
+        except BaseException as error:
+            unanswered(trace, error)
+            raise
+        answered(trace, response)
         await response.aclose()
 
     def spans(self) -> list[Any]:

@@ -22,7 +22,7 @@ from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
 from .parts import Opened, Prepared
-from .traced import Shown, recorded, shown
+from .traced import Shown, answered, shown, unanswered
 from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
@@ -286,19 +286,16 @@ class Upstream:
     async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         """One try: the head, and the body's first piece. An error's body is read whole."""
         wire, trace = self.wire, call.trace
-        onward: Headers = []
-        if trace is not None:
-            if trace.recording:
-                if call.target != self._target:
-                    self._target = call.target
-                    self._told = self._shown(self.runtime.mask(call.target.partition(b"?")[0]))
-                trace.attempt_began(call.method, *self._told)
-            if self.runtime.config.telemetry.propagate_traceparent:
-                onward = trace.upward()
-        opening: Awaitable[httpx.Response] = wire.open(self._request(call, body, onward))
-        if trace is not None and trace.recording:
-            opening = recorded(trace, opening)
-        response = await opening
+        recording = trace if trace is not None and trace.recording else None
+        request = self._request(call, body, [] if trace is None else self._begins(call, trace))
+        try:
+            response = await wire.open(request)
+        except BaseException as error:
+            if recording is not None:
+                unanswered(recording, error)
+            raise
+        if recording is not None:
+            answered(recording, response)
         answer: Answer | None = None
         try:
             status = response.status_code
@@ -322,6 +319,15 @@ class Upstream:
                 wire.drop(response)
             raise
         return answer
+
+    def _begins(self, call: Call, trace: Trace) -> Headers:
+        """Tell the trace of an attempt; returns what the upstream is told of the trace."""
+        if trace.recording:
+            if call.target != self._target:
+                self._target = call.target
+                self._told = self._shown(self.runtime.mask(call.target.partition(b"?")[0]))
+            trace.attempt_began(call.method, *self._told)
+        return trace.upward() if self.runtime.config.telemetry.propagate_traceparent else []
 
     def _request(
         self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers

@@ -21,7 +21,7 @@ from ..errors import UpstreamConnectError, UpstreamTLSError
 from .connection import Connection
 from .connections import Connections, Origin, name_of
 from .dial import dial, reason
-from .link import Link, Secure
+from .link import CHUNK, Link, Secure
 
 
 class AsyncioTransport(httpx.AsyncBaseTransport):
@@ -45,6 +45,7 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
         self._links: set[Link] = set()
+        self._room = memoryview(bytearray(CHUNK))
         self._connections = Connections(
             self._connect, keep_alive=keep_alive, max_idle=max_idle, max_connections=max_connections
         )
@@ -98,6 +99,6 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
             kind = UpstreamTLSError if isinstance(exc, ssl.SSLError) else UpstreamConnectError
             raise kind(f"No connection to {name}: {handshake}{reason(exc)}.") from exc
         session = None if secure is None else secure.session
-        connection = Connection(link, session, origin, name, self._connections.closed)
+        connection = Connection(link, session, origin, name, self._connections.closed, self._room)
         self._connections.opened(connection)
         return connection

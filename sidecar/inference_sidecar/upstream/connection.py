@@ -35,14 +35,16 @@ JOINED: Final = 64 * 1024
 
 
 class Connection:
-    """`name` is for error messages. `closed` is called once, when the connection is closed, by whomever.
+    """`name` is for error messages. `closed` is called once, when the connection is closed, by whomever. What comes is
+    received into `room`, of `CHUNK` bytes, which all connections of a loop may share: of it nothing is kept.
 
     `idle` and `idle_until` (loop time) are the pool's; an idle connection whose peer says anything closes.
     """
 
     __slots__ = (
         "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_poll", "_reading",
-        "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name", "origin",
+        "_room", "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name",
+        "origin",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,7 @@ class Connection:
         origin: object,
         name: str,
         closed: Callable[[Connection], None],
+        room: memoryview,
     ) -> None:
         self.origin = origin
         self.name = name
@@ -60,6 +63,7 @@ class Connection:
         self._link = link
         self._secure = secure
         self._closed = closed
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(link.sock, select.POLLIN)
@@ -103,13 +107,22 @@ class Connection:
         self._size = 0
         answer = self._answer = Answer(bare=method == "HEAD")
         if self._secure is not None and not self._used:
-            self._received(b"")  # what came together with the end of the handshake
+            self._received(0)  # what came together with the end of the handshake
         self._listen()
-        self._unsent = not await self._send(head, body)
+        if isinstance(body, bytes) and len(body) <= JOINED:
+            left = self._send_now(head, body)
+            self._unsent = left is None or (left != b"" and not await self._put(memoryview(left)))
+        else:
+            self._unsent = not await self._send(head, body)
         while not answer.status:
             if answer.fault is not None or self._over:
                 raise self._failure(answer)
-            await self._wait()
+            # As `_wait` does, a call less.
+            waiter = self._waiter = self._loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
         return answer
 
     async def read(self, answer: Answer) -> bytes:
@@ -166,6 +179,25 @@ class Connection:
 
     # Sending
 
+    def _send_now(self, head: RequestHead, body: bytes) -> bytes | None:
+        """Send what goes up in one piece. Returns what of it there is no room for, as a rule nothing; None where no more
+        can be sent."""
+        if len(body) != head.length:
+            raise Unwritable
+        if self._over:
+            return None
+        data = head.data + body
+        try:
+            if self._secure is not None:
+                data = self._secure.encrypt(data)
+            sent = self._link.sock.send(data)
+            return data[sent:]
+        except BlockingIOError:
+            return data
+        except OSError:
+            self._broken = True
+            return None
+
     async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
         """Returns whether the request went up whole."""
         if not isinstance(body, bytes):
@@ -178,22 +210,6 @@ class Connection:
             return await self._write(frames.end())
         if len(body) != head.length:
             raise Unwritable
-        if len(body) <= JOINED:
-            data = head.data + body
-            if self._over:
-                return False
-            # Nearly always there is room for all of it.
-            try:
-                if self._secure is not None:
-                    data = self._secure.encrypt(data)
-                sent = self._link.sock.send(data)
-                data = data[sent:]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._broken = True
-                return False
-            return not data or await self._put(memoryview(data))
         return await self._write(head.data) and await self._write(body)
 
     async def _write(self, data: bytes) -> bool:
@@ -249,14 +265,14 @@ class Connection:
         reset: OSError | None = None
         try:
             while not self._over:
-                raw = sock.recv(CHUNK)
-                if raw:
-                    self._received(raw)
+                size = sock.recv_into(self._room)
+                if size:
+                    self._received(size)
                 else:
                     self._no_more(reset)
                 if self._enough():
                     break
-                if len(raw) < CHUNK and reset is None:
+                if size < CHUNK and reset is None:
                     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if not error:
                         break
@@ -297,10 +313,11 @@ class Connection:
             self._stopped or self._over or answer is None or answer.complete or answer.fault is not None
         )
 
-    def _received(self, raw: bytes) -> None:
-        answer, secure = self._answer, self._secure
+    def _received(self, size: int) -> None:
+        """So many bytes have come, and are in the room."""
+        answer, secure, room = self._answer, self._secure, self._room
         assert answer is not None, "nothing is read before the first exchange"
-        plain = raw if secure is None else secure.decrypt(raw)
+        plain = bytes(room[:size]) if secure is None else secure.decrypt(room, size)
         if plain:
             piece = answer.feed(plain)
             if piece:

@@ -303,4 +303,6 @@ def _chunk(data: bytes, at: int) -> tuple[int, int]:
 
 def closes(connection: bytes) -> bool:
     """Whether a Connection header says that the connection is to be closed."""
-    return any(option.strip(b" \t") == b"close" for option in connection.lower().split(b","))
+    return connection != b"" and any(
+        option.strip(b" \t") == b"close" for option in connection.lower().split(b",")
+    )

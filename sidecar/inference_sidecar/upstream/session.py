@@ -6,7 +6,8 @@ Enters: bytes as they came, plaintext. Leaves: plaintext, bytes as they go. Must
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 RECORD: Final = 16 * 1024
 """Bytes of plaintext that one record has at most; OpenSSL reads no further at once."""
@@ -24,25 +25,28 @@ class Session:
         self.failure: ssl.SSLError | None = None
         self.ended = False
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=host)
+        # Into a buffer, and what it returns is a number then: typeshed knows one of bytes alone.
+        self._read: Callable[[int, memoryview], Any] = self.tls.read
 
     @property
     def pending(self) -> bool:
         """Whether there is something to read, whole or not."""
         return bool(self.incoming.pending or self.tls.pending())
 
-    def decrypt(self, raw: bytes) -> bytes:
-        """What can be read of the bytes that came. Whether more can be expected, `ended` and `failure` say."""
-        incoming = self.incoming
-        incoming.write(raw)
+    def decrypt(self, room: memoryview, size: int) -> bytes:
+        """What can be read of the `size` bytes that came, which stand at the beginning of `room`; there is space in it
+        for a record, and what it holds is lost. Whether more can be expected, `ended` and `failure` say."""
+        incoming, read = self.incoming, self._read
+        incoming.write(room[:size])
         plain: list[bytes] = []
         try:
             # A read takes all of a record, so nothing is left of one but what is not whole yet.
             while incoming.pending:
-                piece = self.tls.read(RECORD)
-                if not piece:
+                count: int = read(RECORD, room)
+                if not count:
                     self.ended = True
                     break
-                plain.append(piece)
+                plain.append(bytes(room[:count]))
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:

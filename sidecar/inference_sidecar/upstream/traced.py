@@ -1,13 +1,13 @@
 """What a request's spans are told of one attempt.
 
-Enters: the attempt's URL, and its way up. Leaves: the very answer of that way. The trace is told method, URL without
-query, status and version, and no header: it cannot tell a key.
+Enters: the attempt's URL, and what became of it. The trace is told method, URL without query, status and version, and no
+header: it cannot tell a key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -22,21 +22,20 @@ Shown = tuple[str, str, int | None]
 """A URL as it may be told, its host and its port."""
 
 
-async def recorded(trace: Trace, opening: Awaitable[httpx.Response]) -> httpx.Response:
-    """What becomes of an attempt that `trace` has begun."""
-    try:
-        answer = await opening
-    except asyncio.CancelledError:
-        trace.attempt_cancelled()
-        raise
-    except Exception as error:
-        trace.attempt_failed(error)
-        raise
+def answered(trace: Trace, answer: httpx.Response) -> None:
+    """An attempt's answer has its head."""
     version: bytes = answer.extensions.get("http_version", b"HTTP/1.1")
     trace.attempt_ended(
         answer.status_code, _VERSIONS.get(version) or version.decode("ascii", "ignore").replace("HTTP/", "")
     )
-    return answer
+
+
+def unanswered(trace: Trace, error: BaseException) -> None:
+    """An attempt has no answer."""
+    if isinstance(error, asyncio.CancelledError):
+        trace.attempt_cancelled()
+    elif isinstance(error, Exception):
+        trace.attempt_failed(error)
 
 
 def shown(url: httpx.URL) -> Callable[[bytes], Shown]:
