@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .form import Form, form_of, has_form
+from .form import Form, alike, event_form, form_of, has_form
 from .records import Endpoint, Event, Gaps, StreamStats, Usage
 
 MAX_GAPS: Final = 4096
@@ -90,6 +90,7 @@ class Meter:
         self._choices = choices
         self._done = False
         self._form: Form | None = None
+        self._event_form: Form | None = None
         self._forms_left = _MAX_FORMS
         self._status: str | None = None
         self._seen: set[int] = set()
@@ -146,8 +147,16 @@ class Meter:
             self.first_token = now
         if mark is TOKEN and self._forms_left and self._endpoint is Endpoint.CHAT:
             self._forms_left -= 1
-            self._form = form_of(data, found) or self._form
+            form = form_of(data, found)
+            if form is not None:
+                self._form, self._event_form = form, event_form(form)
         return mark
+
+    def alike(self, piece: bytes, start: int) -> tuple[int, int]:
+        """How many events from `start` on would be found to be a `TOKEN` by their form, and where they end. They need not
+        be told of; `start` has to be where an event begins."""
+        form = self._event_form
+        return (0, start) if form is None else alike(piece, start, form)
 
     def document(self, body: bytes) -> bool:
         """Takes note of a whole answer. True: it is an error, whatever its status said."""
@@ -172,7 +181,7 @@ class Meter:
         if self._last_sent is not None:
             self._aside.append(now - self._last_sent)
         if count > 1:
-            self._aside.extend([0.0] * (count - 1))
+            self._aside.frombytes(bytes(self._aside.itemsize * (count - 1)))  # zeros
         if len(self._aside) >= MAX_GAPS:
             self._sort()
         self._last_sent = now
@@ -190,7 +199,7 @@ class Meter:
             duration_ms=duration,
             chunks_sent=self._chunks,
             avg_chunk_interval_ms=average,
-            first_gaps_s=self._first_gaps[:],
+            first_gaps_s=self._first_gaps.tolist(),
             gaps=gaps,
         )
 
@@ -328,8 +337,8 @@ def tells_nothing(endpoint: Endpoint, event: Event) -> bool:
         (endpoint is Endpoint.CHAT or endpoint is Endpoint.COMPLETIONS)
         and data is not None
         and data.startswith(b"{")
-        and b"\\" not in data
-        and b'"error"' not in data
+        and data.find(b"\\") < 0
+        and data.find(b'"error"') < 0
         and data.count(b'"usage"') == data.count(b'"usage":null')
     )
 

@@ -123,15 +123,17 @@ class Event:
     `raw` is what came, line ends included. `name` is the `event:` field, "" where there is none. `data` are
     the data lines joined by LF; None where there is no such line (a comment, a blank line), or where the
     event is larger than the decoder's bound. Such an event comes in pieces, and `whole` is False for each.
+    `count`: so many events it stands for, one after the other, of which all that matters is known.
     """
 
-    __slots__ = ("data", "name", "raw", "whole")
+    __slots__ = ("count", "data", "name", "raw", "whole")
 
-    def __init__(self, raw: bytes, name: str, data: bytes | None, whole: bool = True) -> None:
+    def __init__(self, raw: bytes, name: str, data: bytes | None, whole: bool = True, count: int = 1) -> None:
         self.raw = raw
         self.name = name
         self.data = data
         self.whole = whole
+        self.count = count
 
 
 class Gaps(NamedTuple):

@@ -58,6 +58,11 @@ class Decoder:
         """What was released last has no blank line at its end: whatever follows would be glued to it."""
         return self._torn
 
+    @property
+    def between(self) -> bool:
+        """What comes next begins an event, whatever it is."""
+        return self._begun and not (self._torn or self._after_cr or self._held or self._late_lf)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Takes time for the chunk, not for what is held."""
         if not chunk:
@@ -116,7 +121,7 @@ class Decoder:
         """Cuts `chunk`, which begins where an event begins, into events, and holds the rest."""
         # Only what begins like a byte order mark may be one.
         self._begun = self._begun or chunk[0] != _BOM[0]
-        start = self._split_lf(chunk, events) if self._begun and b"\r" not in chunk else 0
+        start = self._split_lf(chunk, events) if self._begun and chunk.find(b"\r") < 0 else 0
         while start < len(chunk):
             if blank := _BLANK_LINES.match(chunk, start):
                 stop = blank.end()
@@ -137,7 +142,7 @@ class Decoder:
         # One byte back, as the blank line's first line end may be there already.
         searched = len(self._held) - 1
         self._held += chunk
-        if self._held[searched] != _CR and b"\r" not in chunk:
+        if self._held[searched] != _CR and chunk.find(b"\r") < 0:
             end = self._held.find(b"\n\n", searched)
             stop = end + 2
         else:

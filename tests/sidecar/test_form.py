@@ -6,7 +6,10 @@ chunk; the chunks that must not be taken for another. Left out: what reading fin
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from inference_sidecar import meter
 from inference_sidecar.form import form_of, has_form
 from inference_sidecar.meter import Mark, Meter
 from inference_sidecar.records import Endpoint, Event
+from inference_sidecar.relay import Stream
 
 TEXT = st.text(max_size=8) | st.sampled_from(
     ["", "a", '"', "\\", "\n", "é", "\ud800", '","finish_reason":"stop', '"usage":{"total_tokens":5}', "null"]
@@ -84,6 +88,85 @@ def test_it_finds_what_reading_finds(
         event = Event(raw, "", raw)
         assert knowing.event(event, float(number)) == reading.event(event, float(number)), raw
         assert told(knowing) == told(reading)
+
+
+TIMES = re.compile(rb'("(?:duration|avg_chunk_interval)_ms":)\d+')
+DONE = b"data: [DONE]\n\n"
+LONG = st.builds(
+    lambda one, times: [one | {"id": "c" * 300}] * times, ALIKE | PADDED | OTHERS, st.integers(1, 12)
+)
+
+
+class Down:
+    """A stream's way down that takes everything, and its meter."""
+
+    def __init__(self, *, stats: bool, forms: bool) -> None:
+        self.bytes = b""
+        self.meter = Meter(Endpoint.CHAT, 0.0)
+        if not forms:
+            self.meter._forms_left = 0
+        self._stream = Stream(
+            self.meter, self._send, self._send_now, Endpoint.CHAT, hide_usage=True, stats=stats,
+            mask=lambda text: text.replace(b"c", b"*"), debugged=False,
+        )  # fmt: skip
+
+    def _send_now(self, piece: bytes) -> bool:
+        self.bytes += piece
+        return True
+
+    async def _send(self, piece: bytes) -> None:
+        self._send_now(piece)
+
+    def take(self, pieces: list[bytes]) -> list[object]:
+        """What of `pieces` went down, and what the meter knows then."""
+        asyncio.run(self._stream.begin(pieces[0]))
+        for piece in pieces[1:]:
+            self._stream.take_now(piece)
+        return [
+            TIMES.sub(rb"\1", self.bytes), self._stream.finished, self._stream.torn, self.meter.stats(0.0).chunks_sent,
+            self.meter.first_chunk is None, self.meter.first_token is None, *told(self.meter)[:3], *told(self.meter)[5:],
+        ]  # fmt: skip
+
+
+@given(st.lists(LONG, min_size=1, max_size=6), st.booleans(), st.booleans(), st.data())
+def test_what_is_not_taken_apart_goes_down_as_what_is(
+    runs: list[list[dict[str, Any]]], escaped: bool, stats: bool, data: st.DataObject
+) -> None:
+    """A stream in long pieces, cut and damaged anywhere, beside the same event by event and read."""
+    events = [b"data: %b\n\n" % encoded(one, escaped=escaped) for run in runs for one in run]
+    whole = b"".join([*events, DONE])
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(whole)))
+        damage = data.draw(
+            DAMAGE | st.sampled_from([b"\r", b"\n\n", b"\ndata: x", b"event: a\n", b"data: [DONE]\n\n"])
+        )
+        whole = whole[:at] + damage + whole[at + data.draw(st.integers(0, 2)) :]
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(whole) - 1), max_size=3)))
+    pieces = [whole[begin:end] for begin, end in pairwise([0, *cuts, len(whole)]) if begin < end]
+    small = [whole[at : at + 100] for at in range(0, len(whole), 100)]
+    assert Down(stats=stats, forms=True).take(pieces) == Down(stats=stats, forms=False).take(small)
+
+
+def test_events_in_a_row_are_known_together() -> None:
+    def event(content: str) -> bytes:
+        return b"data: %b\n\n" % encoded(chunk(choices=[choice(content)]), escaped=False)
+
+    reader = Meter(Endpoint.CHAT, 0.0)
+    first, row = event("Hi"), b"".join(event(f" word{number}") for number in range(98))
+    assert reader.alike(first + row, len(first)) == (0, len(first))  # nothing is known yet
+    reader.event(Event(first, "", first[6:-2]), 1.0)
+    for after in (b"", DONE, event(""), event("\n"), event("a")[:-1], b"data: ", b": a\n\n", event("a")[6:]):
+        assert reader.alike(first + row + after, len(first)) == (98, len(first + row)), after
+
+
+def test_no_row_has_a_line_end_within() -> None:
+    """Where it had come, the other line would be one of the event's and none of its data."""
+    reader = Meter(Endpoint.CHAT, 0.0)
+    data = KNOWN.replace(b'"model"', b'\n"model"')
+    assert (
+        reader.event(Event(b"", "", data), 1.0) == reader.event(Event(b"", "", data), 1.0) == Mark(token=True)
+    )
+    assert reader.alike(b"data: %b\n\n" % data, 0) == (0, 0)
 
 
 def test_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
