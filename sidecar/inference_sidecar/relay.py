@@ -131,7 +131,7 @@ class Stream:
     async def begin(self, piece: bytes) -> None:
         """Relay the first piece, which is here already; `pump` goes on from there.
 
-        Nothing is waited for as the first token is: where the events' bytes alone show that they go down as they are,
+        Nothing is waited for as the first token is: where the bytes of few events alone show that they go down as they are,
         they go first and are read then.
         """
         if self._debugged or len(piece) > SHORT_PIECE:
