@@ -101,6 +101,8 @@ class Connection:
     async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
         """Send a request and wait for the head of its answer. Raises UpstreamError, Unwritable, and what `body`
         raises; then the connection has to be closed."""
+        if isinstance(body, bytes) and len(body) != head.length:
+            raise Unwritable
         self._used = self._answer is not None
         self._head = head
         self._pieces.clear()  # of the last answer, if its reader did not want it
@@ -117,12 +119,7 @@ class Connection:
         while not answer.status:
             if answer.fault is not None or self._over:
                 raise self._failure(answer)
-            # As `_wait` does, a call less.
-            waiter = self._waiter = self._loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
+            await self._wait()
         return answer
 
     async def read(self, answer: Answer) -> bytes:
@@ -182,8 +179,6 @@ class Connection:
     def _send_now(self, head: RequestHead, body: bytes) -> bytes | None:
         """Send what goes up in one piece. Returns what of it there is no room for, as a rule nothing; None where no more
         can be sent."""
-        if len(body) != head.length:
-            raise Unwritable
         if self._over:
             return None
         data = head.data + body
@@ -208,8 +203,6 @@ class Connection:
                 if not await self._write(frames.frame(piece)):
                     return False
             return await self._write(frames.end())
-        if len(body) != head.length:
-            raise Unwritable
         return await self._write(head.data) and await self._write(body)
 
     async def _write(self, data: bytes) -> bool:
