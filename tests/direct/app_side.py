@@ -14,6 +14,7 @@ import h11
 import pytest
 import uvloop
 
+from inference_sidecar.outbox import outbox_of
 from inference_sidecar.serve.cycle import App
 from inference_sidecar.serve.protocol import Connection
 
@@ -22,15 +23,26 @@ SECS = 5.0
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+WAYS = {
+    "asyncio": (asyncio.new_event_loop, 0),
+    "uvloop": (uvloop.new_event_loop, 0),
+    "busy": (uvloop.new_event_loop, 1),
+}
+"""Loops, and how many requests of others each serves: beside those an answer waits for the end of the turn."""
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
 def run(request: pytest.FixtureRequest) -> Callable[[App, Scenario], None]:
     def play(app: App, scenario: Scenario, **bounds: float) -> None:
         async def main() -> None:
             async with asyncio.timeout(SECS), serving(app, **bounds) as server:
                 await scenario(server)
 
-        with asyncio.Runner(loop_factory=request.param) as runner:
+        new_loop, others = request.param
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            outbox_of(runner.get_loop()).open = others
             runner.run(main())
+            assert outbox_of(runner.get_loop()).open == others
 
     return play
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvloop
 
+from inference_sidecar.outbox import outbox_of
 from inference_sidecar.upstream.asyncio_transport import AsyncioTransport
 from inference_sidecar.upstream.transport import PoolTransport
 
@@ -37,13 +38,14 @@ def _none_left(before: set[tuple[str, str]]) -> None:
         time.sleep(0.02)
 
 
-def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop], kind: type[Transport]) -> Run:
+def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop], kind: type[Transport], others: int) -> Run:
     def run(scenario: Scenario) -> None:
         new_loop().close()  # libuv keeps a pipe for signals from its first loop on
         before = open_files()
         token = _KIND.set(kind)
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
+                outbox_of(runner.get_loop()).open = others
                 runner.run(scenario())
         finally:
             _KIND.reset(token)
@@ -54,11 +56,16 @@ def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop], kind: type[Transp
 
 def _ways(*kinds: type[Transport]) -> dict[str, Run]:
     loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {
-        f"{kind.__name__}-{name}": _runner(new_loop, kind)
+    ways = {
+        f"{kind.__name__}-{name}": _runner(new_loop, kind, 0)
         for kind in kinds
         for name, new_loop in loops.items()
     }
+    if (
+        AsyncioTransport in kinds
+    ):  # what it sends waits for the end of the turn where other requests are being served
+        ways["AsyncioTransport-uvloop-busy"] = _runner(uvloop.new_event_loop, AsyncioTransport, 2)
+    return ways
 
 
 _STOCK = _ways(PoolTransport)

@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
@@ -122,7 +123,7 @@ async def compare(inner: httpx.AsyncBaseTransport, method: str, url: str) -> dic
     trace = ours.begin()
     with suppress(UpstreamError):
         await ours.send(trace, method, url)
-    trace.end(OUTCOME)
+    trace.end(OUTCOME, time.monotonic())
     attempt, call, _ = ours.spans()
     found = told(attempt)
     assert found == told(await officially(inner, method, url))
@@ -233,7 +234,7 @@ def test_a_query_is_not_told(run: Run) -> None:
                 ours = Ours(inner)
                 trace = ours.begin()
                 await ours.send(trace, "GET", server.url("/v1/x?secret=1"))
-                trace.end(OUTCOME)
+                trace.end(OUTCOME, time.monotonic())
         assert told(ours.spans()[0])["attributes"]["url.full"] == server.url("/v1/x")
 
     run(scenario)
@@ -259,7 +260,7 @@ def test_an_attempt_that_is_cancelled(run: Run) -> None:
                 sending.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await sending
-                trace.end(OUTCOME)
+                trace.end(OUTCOME, time.monotonic())
         found = told(ours.spans()[0])
         assert found["status"] == (2, "")
         assert found["attributes"]["error.type"] == "cancelled"
@@ -279,7 +280,7 @@ def test_attempts_one_after_the_other(run: Run) -> None:
                 for _ in range(3):
                     await ours.send(trace, "POST", server.url())
                 trace.attempt_began("POST", "http://h/", "h", None)
-                trace.end(OUTCOME)
+                trace.end(OUTCOME, time.monotonic())
         *attempts, call, server_span = ours.spans()
         resent = [told(span)["attributes"].get("http.request.resend_count", 0) for span in attempts]
         assert resent == [0, 1, 2, 3]
@@ -300,7 +301,7 @@ def test_urls_that_are_excluded(run: Run) -> None:
                 trace = ours.begin()
                 await ours.send(trace, "GET", server.url("/v1/files/a"))
                 await ours.send(trace, "GET", server.url("/v1/x"))
-                trace.end(OUTCOME)
+                trace.end(OUTCOME, time.monotonic())
         attempt, _, _ = ours.spans()
         assert attributes_of(attempt.attributes)["url.full"].endswith("/v1/x")
         assert attributes_of(attempt.attributes)["http.request.resend_count"] == 1

@@ -151,6 +151,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> float:
     """The time of a monotonic clock that does not go on."""
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "time_ns", lambda: NOW)
     return now
 
 

@@ -8,6 +8,8 @@ Left out: framing, bounds and back-pressure of one request (test_server).
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import Any
 
 import pytest
@@ -139,3 +141,52 @@ def test_a_task_that_is_cancelled_between_two_requests_ends_its_connection(run: 
         assert len(tasks) == 1
 
     run(noted, scenario)
+
+
+def test_an_answer_is_whole_before_the_next_head_is_refused(run: Any) -> None:
+    """Where the answer waits for the end of the turn, the next bytes are read before it goes."""
+    heard: list[int] = []
+
+    async def hears(scope: Any, receive: Any, send: Any) -> None:
+        await echo(scope, receive, send)
+        os.write(heard[0], b"\0\r\n\r\n")
+
+    async def scenario(server: Server) -> None:
+        async with server.client() as client:
+            heard.append(client.writer.get_extra_info("socket").fileno())
+            client.writer.write(GET)
+            assert (await client.answer())[2] == b"GET /a "
+            assert (await client.answer())[0] == 400
+            assert await client.closed()
+
+    run(hears, scenario)
+
+
+def test_an_answer_goes_down_to_an_app_that_sends_no_more(run: Any) -> None:
+    async def hears(scope: Any, receive: Any, send: Any) -> None:
+        await echo(scope, receive, send)
+        ours.shutdown(socket.SHUT_WR)
+
+    async def scenario(server: Server) -> None:
+        async with server.client() as client:
+            nonlocal ours
+            ours = client.writer.get_extra_info("socket").dup()
+            with ours:
+                client.writer.write(GET)
+                assert (await client.answer())[2] == b"GET /a "
+                assert await client.closed()
+
+    ours: Any = None
+    run(hears, scenario)
+
+
+def test_the_answer_to_a_last_request_goes_before_its_connection_ends(run: Any) -> None:
+    async def scenario(server: Server) -> None:
+        for _ in range(20):
+            async with server.client() as client:
+                client.writer.write(GET + b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                for _ in range(2):
+                    assert (await client.answer())[2] == b"GET /a "
+                assert await client.closed()
+
+    run(echo, scenario)

@@ -376,3 +376,77 @@ def test_a_body_that_is_not_what_its_head_says(run: Run, body: httpx.AsyncByteSt
 
     run(scenario)
     assert max(taken) <= length
+
+
+class Grudging:
+    """A socket that takes nothing at first, and then a little each time."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: Any) -> int:
+        self._asked += 1
+        if self._asked % 3 == 1:
+            raise BlockingIOError
+        return int(self._sock.send(data[: 50 + self._asked]))
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["answered after", "answered before"])
+@plain_and_tls
+def test_a_request_that_goes_up_in_parts(run: Run, tls: ssl.SSLContext | None, early: bool) -> None:
+    size, taken = 5000, []
+
+    def part(peer: Peer) -> None:
+        while peer.head():
+            if early:
+                peer.send(OK)
+            taken.append(peer.take(size))
+            if not early:
+                peer.send(OK)
+
+    async def scenario() -> None:
+        with Server(part, tls=tls) as server:
+            async with transport(ssl_context=TRUSTING) as made:
+                for number in range(3):
+                    body = httpx.ByteStream(bytes(size))
+                    response = await made.handle_async_request(upload(server.url(), body, size))
+                    assert b"".join([piece async for piece in pieces(response)]) == b"ok"
+                    if number == 0:
+                        (connection,) = made._connections.idle
+                        connection._link.sock = Grudging(connection._link.sock)
+                assert server.accepted == 1
+
+    run(scenario)
+    assert taken == [size] * 3
+
+
+@plain_and_tls
+def test_a_request_that_is_cancelled_in_the_turn_in_which_it_goes_up(
+    run: Run, tls: ssl.SSLContext | None
+) -> None:
+    """It may have gone or not; whole or not at all, and the next one is not touched."""
+    heads: list[bytes] = []
+
+    def part(peer: Peer) -> None:
+        while head := peer.head():
+            heads.append(head)
+            peer.send(OK)
+
+    async def scenario() -> None:
+        with Server(part, tls=tls) as server:
+            async with transport(ssl_context=TRUSTING) as made:
+                for _ in range(20):
+                    assert (await fetch(made, server.url()))[1] == b"ok"
+                    task = asyncio.ensure_future(fetch(made, server.url("/v1/cancelled")))
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    assert not made._connections.idle
+
+    run(scenario)
+    assert sum(b"/v1/x" in head for head in heads) == 20

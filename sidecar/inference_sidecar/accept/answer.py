@@ -7,6 +7,8 @@ event stream, anything else: each has its own way to stay truthful when it break
 from __future__ import annotations
 
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from .. import models, relay, respond
 from ..errors import UpstreamError, UpstreamProtocolError
@@ -42,8 +44,9 @@ class Descent:
         self._figures = figures
         self._line = line
 
-    async def bring(self, answer: Answer) -> None:
-        """Relay one answer to its end. Raises UpstreamError only while a plain error can still be told."""
+    def bring(self, answer: Answer) -> Coroutine[Any, Any, None] | None:
+        """Relay one answer to its end: at once (None), or by what is to be awaited. Raises UpstreamError, then as now, only
+        while a plain error can still be told."""
         course = self._course
         course.upstream_id = _id_of(answer)
         if course.debugged:
@@ -57,16 +60,28 @@ class Descent:
                 },
             )
         if answer.status >= 400:
-            return await self._error(answer)
+            return self._error(answer)
         meter = self._meter()
         pieces, headers, readable = self._decoded(answer)
         if readable and _is_event_stream(answer) and course.method != "HEAD":
-            return await self._stream(answer, pieces, headers, meter)
+            return self._stream(answer, pieces, headers, meter)
         if self._down.begun:
             raise UpstreamProtocolError("The upstream answered a streaming request without a stream.")
         if course.endpoint is Endpoint.MODELS and answer.status == 200:
-            return await self._models(answer, pieces, headers)
-        return await self._plain(answer, pieces, headers)
+            return self._models(answer, pieces, headers)
+        encoding = _encoding(answer)
+        coded = bool(encoding) and any(name == b"content-encoding" for name, _ in headers)
+        length = _length(answer, course.method)
+        if length is not None and (coded or not encoding):
+            headers = [*headers, (b"content-length", length)]
+        document = relay.Document(encoding if coded else "") if course.endpoint in METERED else None
+        if answer.whole and pieces is answer and self._down.whole_now(answer.status, headers, answer.first):
+            if document is not None:
+                document.feed(answer.first)
+                course.document = document
+            course.completed()
+            return None
+        return self._plain(answer, pieces, headers, document)
 
     def _meter(self) -> Meter:
         """The request's meter, from here on."""
@@ -146,20 +161,10 @@ class Descent:
         body = models.visible(bytes(listing), self._runtime.listed)
         await self._down.reply(respond.Reply(200, headers, body))
 
-    async def _plain(self, answer: Answer, pieces: relay.Pieces, headers: Headers) -> None:
+    async def _plain(
+        self, answer: Answer, pieces: relay.Pieces, headers: Headers, document: relay.Document | None
+    ) -> None:
         course = self._course
-        encoding = _encoding(answer)
-        coded = bool(encoding) and any(name == b"content-encoding" for name, _ in headers)
-        length = _length(answer, course.method)
-        if length is not None and (coded or not encoding):
-            headers = [*headers, (b"content-length", length)]
-        document = relay.Document(encoding if coded else "") if course.endpoint in METERED else None
-        if answer.whole and pieces is answer:
-            await self._down.whole(answer.status, headers, answer.first)
-            if document is not None:
-                document.feed(answer.first)
-                course.document = document
-            return course.completed()
         await self._down.head(answer.status, headers)
         if pieces is not answer:
             await self._down.flush()

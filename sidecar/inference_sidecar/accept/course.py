@@ -182,22 +182,40 @@ class Downlink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, in one piece."""
-        await self.head(status, headers)
-        if body and self._method != "HEAD":
-            self._passes(body)
-        else:
+        if not self.whole_now(status, headers, body):
+            await self.head(status, headers)
+            if body and self._method != "HEAD":
+                await self.body(body)
+            await self.finish()
+
+    def whole_now(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole answer if there is room for it right now; where there is none, nothing is sent."""
+        if self._method == "HEAD":
             body = b""
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        self.complete = True
+        if not self._line.answer(status, self._lines(headers), body):
+            return False
+        self.status = status
+        self.begun = self.complete = True
+        if body:
+            self._passes(body)
+        return True
 
     async def head(self, status: int, headers: Headers, *, stream: bool = False) -> None:
         """Send status and headers, which leave with the first of the body. `stream`: they begin an event stream."""
-        if not any(name == b"x-request-id" for name, _ in headers):
-            headers = [*headers, (b"x-request-id", self._request_id.encode())]
-        if self._origin is not None:
-            headers = [*headers, *respond.cors(self._origin)]
         self.status, self.begun, self.streamed = status, True, stream
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": self._lines(headers)})
+
+    def _lines(self, headers: Headers) -> Headers:
+        """With what every answer is told."""
+        lines = headers[:]
+        for name, _ in headers:
+            if name == b"x-request-id":
+                break
+        else:
+            lines.append((b"x-request-id", self._request_id.encode()))
+        if self._origin is not None:
+            lines += respond.cors(self._origin)
+        return lines
 
     async def body(self, piece: bytes) -> None:
         """Send a piece of the body; returns when there is room for more."""

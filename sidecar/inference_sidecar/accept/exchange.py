@@ -51,7 +51,7 @@ class Exchange:
         trace: Trace | None,
     ) -> None:
         self.cut = False
-        self._ended = 0.0
+        self.ended = 0.0  # by the monotonic clock
         self._receive = receive
         self._upstream = upstream
         self._runtime = upstream.runtime
@@ -113,7 +113,10 @@ class Exchange:
         if isinstance(located, Refusal):
             return located
         course.endpoint = located.endpoint
-        request = self._refused_by_path(located) or await self._read()
+        request: InferenceRequest | AsyncIterator[bytes] | Refusal | None = self._refused_by_path(located)
+        if request is None:
+            body = self._here()
+            request = await self._read() if body is None else self._held(body)
         if isinstance(request, Refusal):
             return request
         if isinstance(request, InferenceRequest):
@@ -124,20 +127,16 @@ class Exchange:
                 located = target.locate(course.method, course.path, self._query, request.model)
                 if isinstance(located, Refusal):
                     return located
-        if self.course.debugged:
-            self._debug_call(located)
-        if course.trace is not None:
-            course.trace.goes_up()
-        if course.request.stream:
-            # After the request has gone up: to make ready takes as long as the upstream takes at its shortest.
-            self._line.loop.call_soon(self._descent.expect_stream)
         answer = await self._open(self._call(located, request))
         try:
-            await self._descent.bring(answer)
+            descent = self._descent.bring(answer)
+            if descent is not None:
+                await descent
         except BaseException:
             answer.drop()
             raise
-        await answer.aclose()
+        if not answer.close_now():
+            await answer.aclose()
         return None
 
     def _refused_by_path(self, located: Located) -> Refusal | None:
@@ -159,15 +158,30 @@ class Exchange:
         body = await bodies.read_whole(self._receive, head, limits.max_json_bytes, "server.max_json_bytes")
         if isinstance(body, Refusal):
             return body
-        course.bytes_up = len(body)
-        if self.course.debugged:
-            self._debug_request(body)
         if len(body) <= TURN_BYTES:
-            return self._checked(body)
+            return self._held(body)
         await asyncio.sleep(0)
-        checked = self._checked(body)
+        checked = self._held(body)
         await asyncio.sleep(0)
         return checked
+
+    def _here(self) -> bytes | None:
+        """The body, where it is small, is to be held, and is here already: to receive it would be most of reading it."""
+        size = self._head.length
+        if (
+            not size
+            or size > min(TURN_BYTES, self._runtime.config.server.max_json_bytes)
+            or not self._is_held()
+        ):
+            return None
+        return self._line.take()
+
+    def _held(self, body: bytes) -> InferenceRequest | Refusal:
+        """A body in memory, checked."""
+        self.course.bytes_up = len(body)
+        if self.course.debugged:
+            self._debug_request(body)
+        return self._checked(body)
 
     def _checked(self, body: bytes) -> InferenceRequest | Refusal:
         rules = self._runtime.rules
@@ -207,11 +221,19 @@ class Exchange:
             body, length = request, self._head.length
             chunked = (b"transfer-encoding", b"chunked")
             headers.append(chunked if length is None else (b"content-length", b"%d" % length))
+        if self.course.debugged:
+            self._debug_call(located)
         method, trace = self.course.method, self.course.trace
         return Call(method, located.target, headers, endpoint, body, without_usage, trace)
 
     def _open(self, call: Call) -> Coroutine[Any, Any, Answer]:
         """The answer's head and first byte. Meanwhile, where the configuration says so, comments go down."""
+        course = self.course
+        if course.trace is not None:
+            course.trace.goes_up()
+        if course.request.stream:
+            # After the request has gone up: to make ready takes as long as the upstream takes at its shortest.
+            self._line.loop.call_soon(self._descent.expect_stream)
         sending = self._upstream.send(call, self.course.attempts)
         interval = self._runtime.config.inference.keepalive_comment_secs
         if not interval or not self.course.request.stream:
@@ -251,11 +273,11 @@ class Exchange:
 
     def ends(self) -> None:
         """Nothing more goes down."""
-        self._ended = time.monotonic()
+        self.ended = time.monotonic()
 
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
-        return self.course.outcome(self._ended, self._down, self._runtime)
+        return self.course.outcome(self.ended, self._down, self._runtime)
 
     def said(self) -> Said | None:
         """What was asked and what was answered; None where traces tell no content."""

@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from ..records import Headers
 
 EXTENSION: Final = "inference_sidecar.line"
 
 
-class Line(Protocol):
+class Line:
     """One client connection; requests on it come one after the other."""
 
     loop: asyncio.AbstractEventLoop
     """The loop that it lives on."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether the app has closed it."""
+    gone: bool
+    """The app has closed it."""
 
     def watch(self, callback: Callable[[], Any] | None) -> None:
         """Call `callback` once when the app closes it; None forgets the last one."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Close it after what was sent so far, whatever was promised."""
+        raise NotImplementedError
+
+    def take(self) -> bytes | None:
+        """The body of the request that is being answered, where all of it is here; it is not received again then. None
+        where it is to be received."""
+        raise NotImplementedError
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole answer, of which nothing was sent, at once. False: there is no room, nothing was sent."""
+        raise NotImplementedError
 
     def pour(self, piece: bytes) -> bool:
         """Send a piece of an answer's body whose head was sent, at once. False: there is no room, nothing was sent."""
+        raise NotImplementedError

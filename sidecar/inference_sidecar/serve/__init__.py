@@ -37,6 +37,9 @@ KEEP_ALIVE_SECS: Final = 75
 CUT_SECS: Final = 2.0
 """After the drain's bound, the time that open requests get to say that they are cut."""
 TICK_SECS: Final = 0.05
+YOUNG_OBJECTS: Final = 10_000
+"""So many more objects than before, and Python looks for those that hold one another. By its default of 700 it does so in the
+midst of any few requests, and finds nothing: theirs are freed as they end."""
 
 
 def run(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
@@ -78,6 +81,7 @@ async def _serve(
                 await asyncio.sleep(0.001)
             # What is here now stays to the end: to look through it again and again would hold up requests.
             gc.freeze()
+            gc.set_threshold(YOUNG_OBJECTS)
             _announce(house, server, api, admin, form)
             await signals.first.wait()
             house.state.ready = False

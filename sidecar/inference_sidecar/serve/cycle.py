@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import http
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from ..accept import Line
+from ..records import Headers
 from ..telemetry import LOGGER
 from ..upstream.request import TOKEN, VALUE_BYTES
 
@@ -29,32 +31,36 @@ _BARE: Final = (204, 304)
 _FAILED: Final = b"Internal Server Error"
 
 
-class Wire(Protocol):
+class Wire(Line):
     """The connection, as a request on it needs it."""
 
-    loop: asyncio.AbstractEventLoop
-    gone: bool
     full: bool
     """What is written now would have to wait for the app to take what was written before."""
 
     @property
     def closing(self) -> bool:
         """Whether it is gone, or is being closed."""
+        raise NotImplementedError
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
+        raise NotImplementedError
 
-    def close(self) -> None:
-        """Close it after what was sent so far."""
+    def write_soon(self, data: bytes) -> None:
+        """Send bytes, within this turn of the loop."""
+        raise NotImplementedError
 
     async def room(self) -> None:
         """Returns when it is no longer full, or gone."""
+        raise NotImplementedError
 
     def listen(self, *, on: bool) -> None:
         """Whether more of the body is wanted."""
+        raise NotImplementedError
 
     def ended(self, cycle: Cycle) -> None:
         """The answer is whole."""
+        raise NotImplementedError
 
 
 class Cycle:
@@ -120,12 +126,21 @@ class Cycle:
                 self._waiter = None
         if wire.gone or self.complete:
             return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self._taken(), "more_body": self._more}
+
+    def take(self) -> bytes | None:
+        """See `accept.Line`."""
+        if self._more or self._told or self._expects or self.complete or self._wire.gone:
+            return None
+        return self._taken()
+
+    def _taken(self) -> bytes:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
         self._size = 0
         self._told = not self._more
-        return {"type": "http.request", "body": body, "more_body": self._more}
+        return body
 
     # The answer
 
@@ -144,6 +159,11 @@ class Cycle:
         else:
             raise RuntimeError(f"ASGI message '{kind}' is out of place.")
 
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of the answer, now."""
+        self._begin(status, headers)
+        self.piece(body, more=False)
+
     def piece(self, body: bytes, *, more: bool) -> None:
         """A piece of the answer's body, now."""
         wire = self._wire
@@ -160,7 +180,9 @@ class Cycle:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("An answer's body is not as long as its content-length.")
-        if head or body:
+        if head and not more:
+            wire.write_soon(head + body)
+        elif head or body:
             wire.write(head + body)
         if not more:
             self.complete = True
@@ -176,7 +198,7 @@ class Cycle:
             name = name.lower()  # noqa: PLW2901
             names.append(name)
             values.append(value)
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(name + b": " + value + b"\r\n")
             if name == b"content-length":
                 self._left = int(value)
             elif name == b"transfer-encoding":

@@ -20,8 +20,10 @@ import httptools
 from ..accept import EXTENSION
 from ..deadline import alarm_of
 from ..errors import HeadTooLarge
+from ..outbox import outbox_of
+from ..records import Headers
 from ..respond import error_body
-from .cycle import STATUS_LINES, App, Cycle
+from .cycle import STATUS_LINES, App, Cycle, Wire
 
 PEER_CHECK_SECS: Final = 0.05
 
@@ -31,8 +33,8 @@ _METHODS: Final = {b"GET": "GET", b"POST": "POST"}
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-class Connection:
-    """One connection of an app, as asyncio's transports know a protocol. Implements `accept.Line` and `cycle.Wire`."""
+class Connection(Wire):
+    """One connection of an app, as asyncio's transports know a protocol."""
 
     def __init__(
         self,
@@ -79,6 +81,8 @@ class Connection:
         self._drained: asyncio.Future[None] | None = None
         self.when: float | None = None  # see `deadline.Bound`: when a head, or the next request, is late
         self._alarm = alarm_of(self.loop)
+        self._outbox = outbox_of(self.loop)
+        self._outgoing = b""  # which waits there
         self._peer_timer: asyncio.TimerHandle | None = None
 
     # accept.Line and cycle.Wire
@@ -92,6 +96,18 @@ class Connection:
         """See `accept.Line`."""
         self._callback = callback
 
+    def take(self) -> bytes | None:
+        """See `accept.Line`."""
+        return None if self._cycle is None else self._cycle.take()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """See `accept.Line`."""
+        if self.full:
+            return False
+        if not self.gone and self._cycle is not None:
+            self._cycle.whole(status, headers, body)
+        return True
+
     def pour(self, piece: bytes) -> bool:
         """See `accept.Line`."""
         if self.full:
@@ -103,8 +119,12 @@ class Connection:
     def write(self, data: bytes) -> None:
         """See `cycle.Wire`. What nothing waits before goes to the socket itself: by way of uvloop's transport it would
         pass through more code, little of which is still in the processor's caches."""
+        if self._outgoing:
+            data, self._outgoing = self._outgoing + data, b""
         transport = self._transport
-        if not transport.is_closing() and not transport.get_write_buffer_size():
+        if transport.is_closing():
+            return
+        if not transport.get_write_buffer_size():
             try:
                 sent = os.write(self._descriptor, data)
             except OSError:
@@ -113,8 +133,23 @@ class Connection:
         if data:
             transport.write(data)
 
+    def write_soon(self, data: bytes) -> None:
+        """See `cycle.Wire`."""
+        if self._outgoing:
+            self.write(data)
+        else:
+            self._outgoing = data
+            self._outbox.add(self._go)
+
+    def _go(self) -> None:
+        """Send what was to be sent within this turn."""
+        data, self._outgoing = self._outgoing, b""
+        if data:
+            self.write(data)
+
     def close(self) -> None:
         """See `accept.Line`."""
+        self._go()
         self._transport.close()
 
     async def room(self) -> None:
@@ -138,7 +173,7 @@ class Connection:
         """See `cycle.Wire`: the next request begins, or is awaited."""
         self._cycle = None
         if not cycle.keep_alive:
-            self._transport.close()
+            self.close()
         if self._transport.is_closing():
             return
         if self._waiting:
@@ -161,6 +196,7 @@ class Connection:
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The app has left."""
         self.gone = True
+        self._outgoing = b""
         self._connections.discard(self)
         self._alarm.discard(self)
         if self._peer_timer is not None:
@@ -178,7 +214,8 @@ class Connection:
             callback()
 
     def eof_received(self) -> None:
-        """The app sends no more. That counts as its leaving."""
+        """The app sends no more. That counts as its leaving, but what was to be sent goes."""
+        self._go()
 
     def pause_writing(self) -> None:
         """The app takes less than what comes."""
@@ -214,7 +251,7 @@ class Connection:
     def shutdown(self) -> None:
         """uvicorn's word: no request after the one that is being answered."""
         if self._cycle is None:
-            self._transport.close()
+            self.close()
         else:
             self._cycle.keep_alive = False
 
@@ -296,7 +333,7 @@ class Connection:
     async def _answer(self) -> None:
         """Have one request after the other answered, as long as the app stays. To begin a task for each would be a good
         part of what a request takes."""
-        task = self._task
+        task, outbox = self._task, self._outbox
         assert task is not None
         try:
             while not self.gone:
@@ -307,14 +344,18 @@ class Connection:
                     self._turn = None
                     continue
                 self._tasks.add(task)  # uvicorn's: those that a server's end waits for
-                await cycle.run(self._app)
+                outbox.open += 1
+                try:
+                    await cycle.run(self._app)
+                finally:
+                    outbox.open -= 1
                 self._tasks.discard(task)
                 if self._cycle is cycle:
                     break  # there is no whole answer, and will be none
         finally:
             self._task = None  # it holds this object in turn
             self._tasks.discard(task)
-            self._transport.close()
+            self.close()
 
     def _place(self) -> tuple[str, bytes, bytes]:
         """The URL's path, decoded and as it came, and its query."""
@@ -345,13 +386,13 @@ class Connection:
         if self._raw_head:
             self._refuse(408)
         else:
-            self._transport.close()
+            self.close()
 
     def _refuse(self, status: int) -> None:
         """Answer what never became a request, and close."""
         if self._cycle is not None:
             # Another request's answer is under way on this connection: it must not be written into.
-            self._transport.close()
+            self.close()
             return
         if status == 431:
             message = (
@@ -365,8 +406,8 @@ class Connection:
         head = STATUS_LINES[status] + (
             b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         )
-        self._transport.write(head + body)
-        self._transport.close()
+        self.write(head + body)
+        self.close()
 
     def _check_peer(self) -> None:
         self._peer_timer = None

@@ -353,10 +353,10 @@ def _parameters(parameters: Mapping[str, Any]) -> bytes:
     return attributes(OF_SPAN, found)
 
 
-def _tell_events(parts: list[bytes], outcome: Outcome, now: int) -> None:
+def _tell_events(parts: list[bytes], outcome: Outcome, ended: int) -> None:
     """What happened on the way, at the time at which it did."""
     if outcome.retries:
-        monotonic = time.monotonic()
+        now, monotonic = time.time_ns(), time.monotonic()
         for retry in outcome.retries:
             about: dict[str, Value] = {
                 told.RETRY_ATTEMPT: retry.attempt,
@@ -366,10 +366,10 @@ def _tell_events(parts: list[bytes], outcome: Outcome, now: int) -> None:
             parts.append(_event(_RETRY, now - int((monotonic - retry.at) * 1e9), about))
     if outcome.first_chunk_s is not None:
         since = outcome.duration_s - outcome.first_chunk_s
-        parts.append(_event(_FIRST_CHUNK, now - int(since * 1e9), {}))
+        parts.append(_event(_FIRST_CHUNK, ended - int(since * 1e9), {}))
     if outcome.stream is not None:
         end: dict[str, Value] = {told.OUTCOME: str(outcome.end), told.CHUNKS: outcome.stream.chunks_sent}
-        parts.append(_event(_END, now, end))
+        parts.append(_event(_END, ended, end))
 
 
 def _event(name: bytes, at: int, values: Mapping[str, Value]) -> bytes:

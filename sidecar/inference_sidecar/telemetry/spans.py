@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from random import getrandbits
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Final
 
 from ..records import Headers, Outcome, Said
@@ -155,20 +155,20 @@ class Trace:
 
     def attempt_ended(self, status: int, version: str) -> None:
         """An answer's head is here. `version` is HTTP's, as in `1.1`."""
-        self._attempt_over(status, version)
+        self._attempt_over(time_ns(), status, version)
 
     def attempt_failed(self, error: Exception) -> None:
         """There will be no head."""
         kind = type(error)
-        self._attempt_over(fault=Fault(kind.__module__, kind.__qualname__, str(error)))
+        self._attempt_over(time_ns(), fault=Fault(kind.__module__, kind.__qualname__, str(error)))
 
     def attempt_cancelled(self) -> None:
         """The app left, or the time was up, before there was a head."""
-        self._attempt_over()
+        self._attempt_over(time_ns())
 
-    def _attempt_over(self, status: int = 0, version: str = "", fault: Fault | None = None) -> None:
+    def _attempt_over(self, at: int, status: int = 0, version: str = "", fault: Fault | None = None) -> None:
         self._attempts.append(
-            Attempted(self._attempt, self._about, self._attempt_began, time_ns(), status, version, fault)
+            Attempted(self._attempt, self._about, self._attempt_began, at, status, version, fault)
         )
         self._attempt = b""
 
@@ -182,23 +182,24 @@ class Trace:
             lines.append((b"tracestate", self._parent.state.encode("latin-1")))
         return lines
 
-    def end(self, outcome: Outcome, said: Said | None = None) -> None:
-        """The request has ended: its spans are made. `said` is None where content is not wanted."""
+    def end(self, outcome: Outcome, ended: float, said: Said | None = None) -> None:
+        """The request has ended, at `ended` by the monotonic clock: its spans are made. `said` is None where content is not
+        wanted."""
         if not self.recording:
             return
         self.recording = False
+        at = time_ns() - int((monotonic() - ended) * 1e9)
         if self._attempt:
-            self.attempt_cancelled()
-        now = time_ns()
+            self._attempt_over(at)
         try:
-            spans = self._spans(outcome, now, said)
+            spans = self._spans(outcome, at, said)
             self._tracing.finish(len(spans), b"".join(spans))
         except Exception:  # noqa: BLE001  the edge of telemetry: what it cannot tell must not hurt a request
             LOGGER.exception(
                 "a trace could not be told", extra={"fields": {"request_id": outcome.request_id}}
             )
 
-    def _spans(self, outcome: Outcome, now: int, said: Said | None) -> list[bytes]:
+    def _spans(self, outcome: Outcome, ended: int, said: Said | None) -> list[bytes]:
         parent = self._parent
         trace = of_trace(self._trace_id, "" if parent is None else parent.state)
         spans = []
@@ -210,10 +211,10 @@ class Trace:
         if self._call_began:
             spans.append(
                 call_span(
-                    outcome, own_ids(trace, self._call), of_parent(own), self._call_began, now, said,
+                    outcome, own_ids(trace, self._call), of_parent(own), self._call_began, ended, said,
                 )
             )  # fmt: skip
         agent = None if self._agent is None else self._agent[:_MAX_HEADER].decode("latin-1")
         above = of_parent(None) if parent is None else of_parent(parent.span_id, remote=True)
-        spans.append(server_span(outcome, own_ids(trace, own), above, self._began, now, agent))
+        spans.append(server_span(outcome, own_ids(trace, own), above, self._began, ended, agent))
         return spans

@@ -21,7 +21,7 @@ from ..records import Endpoint, Headers, Retry
 from ..runtime import Runtime
 from ..telemetry import debug
 from . import retry
-from .parts import Opened, Prepared
+from .parts import Opened, Prepared, Readable
 from .traced import Shown, answered, shown, unanswered
 from .wire import Wire, wire_for
 
@@ -78,7 +78,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_given", "_more", "_pour", "_response", "_wire", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
+        "_given", "_more", "_response", "_rest", "_wire", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
         "status", "usage_dropped", "whole",
     )  # fmt: skip
 
@@ -87,16 +87,16 @@ class Answer:
         status: int,
         headers: Headers,
         first: bytes,
-        rest: AsyncIterator[bytes],
+        rest: Readable | None,
         more: Callable[[], Awaitable[bytes | None]],
         wire: Wire,
         response: httpx.Response,
     ) -> None:
-        """`more` gives the next piece of `rest`."""
+        """`more` gives the body's next piece. `rest` is what it is read from, where that is one of ours."""
         self.status = status
         self.headers = headers
         self.first = first
-        self.whole = not first or bool(getattr(rest, "ended", False))
+        self.whole = not first or (rest is not None and rest.ended)
         self.cut = False
         self.deadline = 0.0
         self.attempts = 1
@@ -104,7 +104,7 @@ class Answer:
         self.usage_dropped = False
         self.closed = False
         self._more = more
-        self._pour: Callable[[Callable[[bytes], bool]], Awaitable[bool]] | None = getattr(rest, "pour", None)
+        self._rest = rest
         self._wire = wire
         self._response = response
         self._given = False
@@ -130,14 +130,14 @@ class Answer:
     @property
     def pours(self) -> bool:
         """Whether `pour` can be used, and `first` was taken."""
-        return self._given and (self.whole or self._pour is not None)
+        return self._given and (self.whole or self._rest is not None)
 
     async def pour(self, sink: Callable[[bytes], bool]) -> bool:
         """The body after `first`: each piece to `sink` as it arrives, to the end (True) or until `sink` says False.
         Raises UpstreamError."""
-        if self.whole or self._pour is None:
+        if self.whole or self._rest is None:
             return True
-        return await self._pour(sink)
+        return await self._rest.pour(sink)
 
     async def read(self) -> None:
         """Take the body into `first`, up to a bound. One that breaks off is still an answer: its status came whole."""
@@ -158,6 +158,11 @@ class Answer:
         if not self.closed:
             self.closed = True
             await self._wire.close(self._response)
+
+    def close_now(self) -> bool:
+        """As `aclose`, where that takes no waiting; False where it does, and nothing was done."""
+        self.closed = self.closed or self._wire.close_now(self._response)
+        return self.closed
 
     def drop(self) -> None:
         """As `aclose`, for whoever cannot wait."""
@@ -224,10 +229,15 @@ class Upstream:
         located = self.runtime.target.locate("GET", b"/v1/models", b"", None)
         target = getattr(located, "target", b"/")
         call = Call("GET", target, [(b"accept", b"application/json")], Endpoint.MODELS, None)
-        loop = asyncio.get_running_loop()
+        loop, wire = asyncio.get_running_loop(), self.wire
         try:
             with Deadline(loop, loop.time() + timeout_secs):
-                await self.wire.close(await self.wire.open(self._request(call, call.body, [])))
+                try:
+                    response = await wire.open(self._request(call, call.body, []))
+                except BaseException:
+                    wire.failed()
+                    raise
+                await wire.close(response)
         except TimeoutError:
             return False, f"no answer within {timeout_secs:g} s"
         except UpstreamError as error:
@@ -291,6 +301,7 @@ class Upstream:
         try:
             response = await wire.open(request)
         except BaseException as error:
+            wire.failed()
             if recording is not None:
                 unanswered(recording, error)
             raise
@@ -301,18 +312,22 @@ class Upstream:
             status = response.status_code
             if not 200 <= status <= 599:
                 raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
-            lines = response.lines if isinstance(response, Opened) else None
-            lines = response.headers.raw if lines is None else lines
-            headers = [(name.lower(), value) for name, value in lines]
-            rest = aiter(response.body if isinstance(response, Opened) else response.stream)  # type: ignore[arg-type]
-            more: Callable[[], Awaitable[bytes | None]] = getattr(rest, "next", None) or _following(rest)
+            body_down: Readable | None = None
+            lines: Headers | None = None
             first: bytes | None = b""
+            if isinstance(response, Opened):
+                body_down, lines = response.body, response.lines
+                more: Callable[[], Awaitable[bytes | None]] = body_down.next
+                first = body_down.here()
+            else:
+                more = _following(aiter(response.stream))  # type: ignore[arg-type]  # an async transport's
+            headers = [(name.lower(), value) for name, value in lines or response.headers.raw]
             while first == b"":
                 first = await more()
-            answer = Answer(status, headers, first or b"", rest, more, wire, response)
+            answer = Answer(status, headers, first or b"", body_down, more, wire, response)
             if status >= 400:
                 await answer.read()
-            if answer.whole:
+            if answer.whole and not answer.close_now():
                 await answer.aclose()
         except BaseException:
             if answer is None or not answer.closed:

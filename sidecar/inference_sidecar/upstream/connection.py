@@ -22,6 +22,7 @@ from collections.abc import AsyncIterable, Callable
 from typing import Final
 
 from ..errors import Unwritable, UpstreamDisconnected, UpstreamError, UpstreamProtocolError
+from ..outbox import outbox_of
 from .dial import reason
 from .framing import Answer
 from .link import CHUNK, STREAK, TLS_PIECE, Link
@@ -42,9 +43,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_answer", "_broken", "_closed", "_error", "_head", "_link", "_loop", "_over", "_pieces", "_poll", "_reading",
-        "_room", "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used", "_waiter", "idle", "idle_until", "name",
-        "origin",
+        "_answer", "_broken", "_closed", "_error", "_head", "_left", "_link", "_loop", "_outbox", "_outgoing", "_over",
+        "_pieces", "_poll", "_reading", "_room", "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used",
+        "_waiter", "idle", "idle_until", "name", "origin",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +77,10 @@ class Connection:
         self._reading = False  # the loop tells of what arrives
         self._over = False  # nothing more is going to arrive
         self._broken = False  # a send failed
-        self._unsent = False  # the request did not go up whole
+        self._outbox = outbox_of(self._loop)
+        self._outgoing = b""  # which waits there
+        self._left = b""  # for which there was no room
+        self._unsent = False  # the request did not go up whole, or not yet
         self._used = False  # this is not the first exchange
         self._streak = 0
         self._sink: Callable[[bytes], bool] | None = None  # takes pieces at once
@@ -111,15 +115,19 @@ class Connection:
         if self._secure is not None and not self._used:
             self._received(0)  # what came together with the end of the handshake
         self._listen()
+        self._unsent = True
         if isinstance(body, bytes) and len(body) <= JOINED:
-            left = self._send_now(head, body)
-            self._unsent = left is None or (left != b"" and not await self._put(memoryview(left)))
+            self._send_soon(head.data + body)
         else:
             self._unsent = not await self._send(head, body)
-        while not answer.status:
-            if answer.fault is not None or self._over:
+        while self._left or not answer.status:
+            if self._left:
+                left, self._left = self._left, b""
+                self._unsent = not await self._put(memoryview(left))
+            elif answer.fault is not None or self._over:
                 raise self._failure(answer)
-            await self._wait()
+            else:
+                await self._wait()
         return answer
 
     async def read(self, answer: Answer) -> bytes:
@@ -136,6 +144,10 @@ class Connection:
             finally:
                 self._waiter = None
         return self._taken()
+
+    def here(self) -> bytes:
+        """Of a body what has come and was not read; b"" where that is nothing."""
+        return self._taken() if self._pieces else b""
 
     async def pour(self, answer: Answer, sink: Callable[[bytes], bool]) -> bool:
         """Give what has come of the body, and then each piece in the call that receives it, to `sink`: to its end
@@ -176,22 +188,32 @@ class Connection:
 
     # Sending
 
-    def _send_now(self, head: RequestHead, body: bytes) -> bytes | None:
-        """Send what goes up in one piece. Returns what of it there is no room for, as a rule nothing; None where no more
-        can be sent."""
-        if self._over:
-            return None
-        data = head.data + body
-        try:
-            if self._secure is not None:
+    def _send_soon(self, data: bytes) -> None:
+        """Send what goes up in one piece, within this turn of the loop."""
+        if self._secure is not None:
+            try:
                 data = self._secure.encrypt(data)
+            except OSError:
+                self._broken = True
+                return
+        self._outgoing = data
+        self._outbox.add(self._go)
+
+    def _go(self) -> None:
+        data, self._outgoing = self._outgoing, b""
+        if self._over:
+            return
+        try:
             sent = self._link.sock.send(data)
-            return data[sent:]
         except BlockingIOError:
-            return data
+            sent = 0
         except OSError:
             self._broken = True
-            return None
+            return
+        self._unsent = sent < len(data)
+        if self._unsent:  # there was no room for all of it
+            self._left = data[sent:]
+            self._wake()
 
     async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
         """Returns whether the request went up whole."""

@@ -221,7 +221,7 @@ class Body:
 
     @property
     def ended(self) -> bool:
-        """Whether no more is going to come: the last piece was the end, too."""
+        """See `parts.Readable`: the last piece was the end, too."""
         return self._connection is None
 
     def __aiter__(self) -> Body:
@@ -234,7 +234,7 @@ class Body:
         return piece
 
     async def next(self) -> bytes | None:
-        """The next piece, None at the end: what iterating gives, without what that costs."""
+        """See `parts.Readable`."""
         connection = self._connection
         if connection is None:
             return None
@@ -246,6 +246,16 @@ class Body:
         if connection.drained(self._answer):
             self.close()
         return piece or None
+
+    def here(self) -> bytes:
+        """See `parts.Readable`."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        piece = connection.here()
+        if connection.drained(self._answer):
+            self.close()
+        return piece
 
     async def pour(self, sink: Callable[[bytes], bool]) -> bool:
         """The rest of the body, piece by piece, as `Connection.pour` does."""

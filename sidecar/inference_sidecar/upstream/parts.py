@@ -7,7 +7,7 @@ them here. What nobody asks for is not made; whoever does ask finds what httpx w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,11 +17,23 @@ from ..records import Headers
 
 
 class Readable(Protocol):
-    """An answer's body as it comes: an iterator that can be ended early."""
+    """An answer's body as it comes: an iterator that can be ended early. `ended`: no more is going to come."""
+
+    @property
+    def ended(self) -> bool: ...
 
     def __aiter__(self) -> Readable: ...
 
     async def __anext__(self) -> bytes: ...
+
+    async def next(self) -> bytes | None:
+        """The next piece, None at the end: what iterating gives, without what that costs."""
+
+    def here(self) -> bytes:
+        """What has come and was not given; b"" where that is nothing."""
+
+    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
+        """Each piece to `sink` as it comes: to the end (True), or until `sink` says False."""
 
     def close(self) -> None: ...
 

@@ -44,7 +44,7 @@ class RequestHead:
             hosts += key == b"host"
             if key in _FRAMING:
                 framing[key] = framing[key] + b"," + value if key in framing else value
-            out.append(b"%b: %b" % (name, value))
+            out.append(name + b": " + value)
         coding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length", b"0")
         size = length_of(length)
         if hosts != 1 or size is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,25 +49,33 @@ class Wire:
         self._closing: asyncio.Task[None] | None = None
         self._dropped: set[asyncio.Task[None]] = set()  # the loop itself would forget them
 
-    async def open(self, request: httpx.Request) -> httpx.Response:
-        """Send one request. `close` ends the response's hold on this wire."""
+    def open(self, request: httpx.Request) -> Coroutine[Any, Any, httpx.Response]:
+        """What sends one request, and holds this wire from now on. Once for each: `close` or `drop` where it gave a response,
+        `failed` where it gave none."""
         self._open += 1
-        try:
-            return await self._transport.handle_async_request(request)
-        except BaseException:
-            self._ended()
-            raise
+        return self._transport.handle_async_request(request)
+
+    def failed(self) -> None:
+        """A request that was opened has no response."""
+        self._ended()
 
     async def close(self, response: httpx.Response) -> None:
-        """Give the response's connection back where its body was read to its end, close it where it was not. To be
-        called once."""
-        try:
-            if isinstance(response, Opened):
-                response.body.close()
-            else:
+        """Give the response's connection back where its body was read to its end, close it where it was not."""
+        if not self.close_now(response):
+            try:
                 await response.stream.aclose()  # type: ignore[union-attr]  # an async transport's
+            finally:
+                self._ended()
+
+    def close_now(self, response: httpx.Response) -> bool:
+        """As `close`, where that takes no waiting; False where it does, and nothing was done."""
+        if not isinstance(response, Opened):
+            return False
+        try:
+            response.body.close()
         finally:
             self._ended()
+        return True
 
     def drop(self, response: httpx.Response) -> None:
         """As `close`, for whoever cannot wait: it begins at the loop's next turn."""
