@@ -10,6 +10,7 @@ a bounded number of short words.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
@@ -65,6 +66,57 @@ TOKEN: Final = Mark(token=True)
 """An event of output, and of nothing else that matters to anybody."""
 
 
+class _Between:
+    """The gaps between a stream's chunks. They are put aside as they come and sorted into buckets many at a time: that costs
+    a chunk least."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._aside = array("d")
+        self._first = array("d")
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+        self._least = math.inf
+        self._most = -math.inf
+
+    def add(self, gap: float | None, nothings: int) -> None:
+        """One gap, if there is one, and so many of nothing behind it."""
+        if gap is not None:
+            self._aside.append(gap)
+        if nothings:
+            self._aside.frombytes(bytes(self._aside.itemsize * nothings))  # zeros
+        if len(self._aside) >= MAX_GAPS:
+            self._sort()
+
+    def first(self) -> list[float]:
+        """The first of them, one by one."""
+        self._sort()
+        return self._first.tolist()
+
+    def all(self) -> Gaps:
+        """All of them, at least one."""
+        self._sort()
+        return Gaps(tuple(self._counts), self._total, self._least, self._most)
+
+    def _sort(self) -> None:
+        gaps = sorted(self._aside)
+        if not gaps:
+            return
+        below = 0
+        for bucket, bound in enumerate(self._bounds):
+            upto = bisect_right(gaps, bound, below)
+            self._counts[bucket] += upto - below
+            below = upto
+            if below == len(gaps):
+                break
+        self._counts[-1] += len(gaps) - below
+        self._total += sum(gaps)
+        self._least = min(self._least, gaps[0])
+        self._most = max(self._most, gaps[-1])
+        self._first.extend(self._aside[: MAX_GAPS - len(self._first)])
+        del self._aside[:]
+
+
 class Meter:
     """The figures of one answer. `started` is when its request began; `choices` how many were asked for;
     `gap_bounds` are the bounds, in seconds, of the histogram of the gaps between its chunks."""
@@ -97,14 +149,8 @@ class Meter:
         self._finished: dict[int, str] = {}
         self._chunks = 0
         self._last_sent: float | None = None
-        # Gaps are put aside as they come and sorted into buckets many at a time: that costs a chunk least.
-        self._aside = array("d")
-        self._first_gaps = array("d")
         self._bounds = gap_bounds
-        self._counts = [0] * (len(gap_bounds) + 1)
-        self._gap_total = 0.0
-        self._gap_least = float("inf")
-        self._gap_most = float("-inf")
+        self._between: _Between | None = None  # once there is more than one chunk
 
     @property
     def complete(self) -> bool:
@@ -178,29 +224,23 @@ class Meter:
 
     def sent(self, now: float, count: int = 1) -> None:
         """Takes note that chunks (events with data, `[DONE]` aside) went down to the app, several at once."""
-        if self._last_sent is not None:
-            self._aside.append(now - self._last_sent)
-        if count > 1:
-            self._aside.frombytes(bytes(self._aside.itemsize * (count - 1)))  # zeros
-        if len(self._aside) >= MAX_GAPS:
-            self._sort()
+        if self._last_sent is not None or count > 1:
+            if self._between is None:
+                self._between = _Between(self._bounds)
+            self._between.add(None if self._last_sent is None else now - self._last_sent, count - 1)
         self._last_sent = now
         self._chunks += count
 
     def stats(self, now: float) -> StreamStats:
         """The stream so far, timed from the request on, as the spec's `stream_stats` has it."""
         duration, average = self._durations_ms(now)
-        if self._aside:
-            self._sort()
-        gaps = None
-        if self._chunks > 1:
-            gaps = Gaps(tuple(self._counts), self._gap_total, self._gap_least, self._gap_most)
+        between = self._between
         return StreamStats(
             duration_ms=duration,
             chunks_sent=self._chunks,
             avg_chunk_interval_ms=average,
-            first_gaps_s=self._first_gaps.tolist(),
-            gaps=gaps,
+            first_gaps_s=[] if between is None else between.first(),
+            gaps=None if between is None else between.all(),
         )
 
     def stats_json(self, now: float) -> bytes:
@@ -216,23 +256,6 @@ class Meter:
         """The stream's duration so far, and the average for a chunk."""
         duration = max(now - self._started, 0.0) * 1000
         return duration, duration / self._chunks if self._chunks else 0.0
-
-    def _sort(self) -> None:
-        """Sorts the gaps that were put aside into the buckets."""
-        gaps = sorted(self._aside)
-        below = 0
-        for bucket, bound in enumerate(self._bounds):
-            upto = bisect_right(gaps, bound, below)
-            self._counts[bucket] += upto - below
-            below = upto
-            if below == len(gaps):
-                break
-        self._counts[-1] += len(gaps) - below
-        self._gap_total += sum(gaps)
-        self._gap_least = min(self._gap_least, gaps[0])
-        self._gap_most = max(self._gap_most, gaps[-1])
-        self._first_gaps.extend(self._aside[: MAX_GAPS - len(self._first_gaps)])
-        del self._aside[:]
 
     def _chunk(self, found: dict[str, Any]) -> Mark:
         """An event of chat or completions."""

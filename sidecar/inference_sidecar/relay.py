@@ -219,8 +219,9 @@ class Stream:
 
     def _output(self, events: list[Event]) -> bytes:
         """Events of output alone, which most are: they go down as they are."""
-        if events:
-            self._meter.sent(time.monotonic(), _count(events))
+        if not events:
+            return b""  # half an event, which says nothing of what is kept
+        self._meter.sent(time.monotonic(), _count(events))
         raw = b"".join([event.raw for event in events])
         return self._take() + raw if self._kept else raw
 
@@ -289,19 +290,22 @@ class Document:
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        self._held = bytearray()
+        self._held: list[bytes] = []
+        self._size = 0
         self._cut = False
 
     def feed(self, piece: bytes) -> None:
         """Take in one piece as it passes."""
-        self._held += piece
-        if len(self._held) > DOCUMENT_BYTES:
+        self._held.append(piece)
+        self._size += len(piece)
+        if self._size > DOCUMENT_BYTES:
             self._cut = True
-            del self._held[:-TAIL_BYTES]
+            self._held = [b"".join(self._held)[-TAIL_BYTES:]]
+            self._size = TAIL_BYTES
 
     def read(self, meter: Meter) -> bool:
         """Tell the meter what the document says; true where it is an error inside a 200."""
-        body = bytes(self._held)
+        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         if self._encoding and not self._cut:
             try:
                 body = inflate(body, DOCUMENT_BYTES)

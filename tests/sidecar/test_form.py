@@ -106,7 +106,7 @@ class Down:
         if not forms:
             self.meter._forms_left = 0
         self._stream = Stream(
-            self.meter, self._send, self._send_now, Endpoint.CHAT, hide_usage=True, stats=stats,
+            self.meter, self._send, self._send_now, Endpoint.CHAT, hide_usage=not stats, stats=stats,
             mask=lambda text: text.replace(b"c", b"*"), debugged=False,
         )  # fmt: skip
 
@@ -145,6 +145,15 @@ def test_what_is_not_taken_apart_goes_down_as_what_is(
     pieces = [whole[begin:end] for begin, end in pairwise([0, *cuts, len(whole)]) if begin < end]
     small = [whole[at : at + 100] for at in range(0, len(whole), 100)]
     assert Down(stats=stats, forms=True).take(pieces) == Down(stats=stats, forms=False).take(small)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_stream_stats_are_told_however_the_end_was_cut(size: int) -> None:
+    usage = encoded({"id": "a", "model": "gpt-4", "choices": [], "usage": {"total_tokens": 3}}, escaped=False)
+    whole = b"data: %b\n\n" % usage + DONE
+    down = Down(stats=True, forms=True)
+    down.take([whole[at : at + size] for at in range(0, len(whole), size)])
+    assert down.bytes.count(b'"stream_stats":{') == 1
 
 
 def test_events_in_a_row_are_known_together() -> None:
