@@ -138,3 +138,18 @@ def test_a_used_connection_that_dies_says_so(run: Run, how: str) -> None:
                     assert ("had served requests before" in str(caught.value)) is used
 
     run(scenario)
+
+
+def test_connections_that_are_let_go_at_once(run: Run) -> None:
+    """A timer that is due in less than a millisecond is none on uvloop, which calls at the next turn."""
+
+    async def scenario() -> None:
+        with Server(always()) as server:
+            async with transport(keep_alive=0.0004) as made:
+                for _ in range(20):
+                    answers = await asyncio.gather(*(fetch(made, server.url()) for _ in range(8)))
+                    assert [body for _, body in answers] == [b"ok"] * 8
+                await asyncio.sleep(0.05)
+                assert made.connections == 0
+
+    run(scenario)

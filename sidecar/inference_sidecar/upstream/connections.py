@@ -11,6 +11,7 @@ Must not open a connection: whoever makes this says how.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Final
@@ -91,6 +92,7 @@ class Connections:
         self._max_idle = max_idle
         self._places = Places(max_connections)
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeps_at = math.inf  # what it itself does not tell on uvloop, where that is nearly now
         self._loop: asyncio.AbstractEventLoop | None = None
         self._url: httpx.URL | None = None  # the last request's, and its origin: most have the same
         self._origin: Origin = ("", "", 0)
@@ -154,9 +156,7 @@ class Connections:
 
     def close(self) -> None:
         """Close all, those as well that are still being read."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        self._sweep_at(math.inf)
         for connection in list(self.open):
             connection.close()
 
@@ -192,20 +192,23 @@ class Connections:
         connection.idle = True
         connection.idle_until = self._now() + keep_alive
         self.idle[connection] = None
-        if self._sweeper is not None and self._sweeper.when() > connection.idle_until:
-            self._sweeper.cancel()
-            self._sweeper = None
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_at(connection.idle_until, self._sweep)
+        if connection.idle_until < self._sweeps_at:
+            self._sweep_at(connection.idle_until)
 
     def _sweep(self) -> None:
         """Close what was idle for its time; come again when the next may be due."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        self._sweep_at(math.inf)
+        now = self._now()
         for connection in [one for one in self.idle if one.idle_until <= now]:
             connection.close()
-        due = [one.idle_until for one in self.idle]
-        self._sweeper = loop.call_at(min(due), self._sweep) if due else None
+        if self.idle:
+            self._sweep_at(min([one.idle_until for one in self.idle]))
+
+    def _sweep_at(self, when: float) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweeps_at = when
+        self._sweeper = None if when == math.inf else asyncio.get_running_loop().call_at(when, self._sweep)
 
 
 class Body:
