@@ -109,7 +109,11 @@ def main() -> int:
     versions = _versions(chosen)
     os.sched_setaffinity(0, {load_core})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # and so end what was started
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, targets.upstream() as (upstream, load_pids):
+    memory = parts.MEMORY if os.access(parts.MEMORY, os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=memory) as folder,
+        targets.upstream() as (upstream, load_pids),
+    ):
         command = asked.sidecar.absolute() if asked.sidecar else parts.sidecar()
         starter = targets.Starter(Path(folder), upstream, proxy_core, command)
         measured = Run(plan, starter, upstream, load_pids, Path(folder))

@@ -23,6 +23,8 @@ CACHE = CHECKOUT / ".cache" / "bench"
 LOGS = CACHE / "logs"
 """Logs of targets that answered wrongly."""
 PROGRAMS = CACHE / "bin"
+MEMORY = Path("/dev/shm")
+"""Where targets log to, where it is there: a container's output is a pipe, and waits for no disk."""
 CERTIFICATES = CACHE / "tls"
 SIDECAR = CACHE / "sidecar" / "bin" / "inference-sidecar"
 
