@@ -61,9 +61,8 @@ def _ways(*kinds: type[Transport]) -> dict[str, Run]:
         for kind in kinds
         for name, new_loop in loops.items()
     }
-    if (
-        AsyncioTransport in kinds
-    ):  # what it sends waits for the end of the turn where other requests are being served
+    if AsyncioTransport in kinds:
+        # What it sends waits for the end of the turn where other requests are being served.
         ways["AsyncioTransport-uvloop-busy"] = _runner(uvloop.new_event_loop, AsyncioTransport, 2)
     return ways
 
@@ -128,11 +127,13 @@ def upload(url: str, body: httpx.AsyncByteStream, size: int) -> httpx.Request:
     return httpx.Request("POST", url, headers={b"Host": host, b"Content-Length": b"%d" % size}, stream=body)
 
 
-def always(answer: bytes = OK) -> Callable[[Peer], None]:
-    """Every request on every connection gets `answer`."""
+def always(answer: bytes = OK, heads: list[bytes] | None = None) -> Callable[[Peer], None]:
+    """Every request on every connection gets `answer`; its head goes to `heads`."""
 
     def part(peer: Peer) -> None:
-        while peer.head():
+        while head := peer.head():
+            if heads is not None:
+                heads.append(head)
             peer.send(answer)
 
     return part

@@ -15,7 +15,7 @@ import trustme
 from pydantic import SecretStr
 
 from direct.peers import Peer, Server
-from direct.transport import OK, STOCK, Run, fetch, transport
+from direct.transport import OK, STOCK, Run, always, fetch, transport
 from inference_sidecar.errors import UpstreamConnectError
 from inference_sidecar.runtime.proxy import Proxy, proxy_for
 
@@ -137,9 +137,7 @@ def tunnelling(heads: list[bytes], upstream: str) -> Callable[[Peer], None]:
         heads.append(peer.head())
         peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         peer.tls(serving(upstream))
-        while head := peer.head():
-            heads.append(head)
-            peer.send(OK)
+        always(heads=heads)(peer)
 
     return part
 
@@ -169,13 +167,8 @@ def test_a_tunnel(run: Run, host: str, name: str) -> None:
 def test_forwarding(run: Run) -> None:
     heads: list[bytes] = []
 
-    def part(peer: Peer) -> None:
-        while head := peer.head():
-            heads.append(head)
-            peer.send(OK)
-
     async def scenario() -> None:
-        with Server(part) as server:
+        with Server(always(heads=heads)) as server:
             proxy = Proxy(f"http://{server.authority}", AUTHORIZATION)
             async with transport(proxy=proxy) as made:
                 assert (await fetch(made, "http://vllm.example:8000/v1/models", target=b"/v1/m%2F"))[

@@ -441,13 +441,8 @@ def test_a_request_that_is_cancelled_in_the_turn_in_which_it_goes_up(
     """It may have gone or not; whole or not at all, and the next one is not touched."""
     heads: list[bytes] = []
 
-    def part(peer: Peer) -> None:
-        while head := peer.head():
-            heads.append(head)
-            peer.send(OK)
-
     async def scenario() -> None:
-        with Server(part, tls=tls) as server:
+        with Server(always(heads=heads), tls=tls) as server:
             async with transport(ssl_context=TRUSTING) as made:
                 for _ in range(20):
                     assert (await fetch(made, server.url()))[1] == b"ok"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .figures import Figures, Series
 from .logs import LOGGER, configure, debug
 from .prometheus import exposition
-from .requests_log import Told, ids_of, log_outcomes
+from .requests_log import ids_of, log_outcomes
 from .setup import Telemetry, set_up
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Figures",
     "Series",
     "Telemetry",
-    "Told",
     "configure",
     "debug",
     "exposition",

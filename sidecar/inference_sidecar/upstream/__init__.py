@@ -235,7 +235,7 @@ class Upstream:
                 try:
                     response = await wire.open(self._request(call, call.body, []))
                 except BaseException:
-                    wire.failed()
+                    wire.ended()
                     raise
                 await wire.close(response)
         except TimeoutError:
@@ -301,7 +301,7 @@ class Upstream:
         try:
             response = await wire.open(request)
         except BaseException as error:
-            wire.failed()
+            wire.ended()
             if recording is not None:
                 unanswered(recording, error)
             raise

@@ -51,13 +51,14 @@ class Wire:
 
     def open(self, request: httpx.Request) -> Coroutine[Any, Any, httpx.Response]:
         """What sends one request, and holds this wire from now on. Once for each: `close` or `drop` where it gave a response,
-        `failed` where it gave none."""
+        `ended` where it gave none."""
         self._open += 1
         return self._transport.handle_async_request(request)
 
-    def failed(self) -> None:
-        """A request that was opened has no response."""
-        self._ended()
+    def ended(self) -> None:
+        """A request that was opened holds this wire no more."""
+        self._open -= 1
+        self._close_if_unused()
 
     async def close(self, response: httpx.Response) -> None:
         """Give the response's connection back where its body was read to its end, close it where it was not."""
@@ -65,7 +66,7 @@ class Wire:
             try:
                 await response.stream.aclose()  # type: ignore[union-attr]  # an async transport's
             finally:
-                self._ended()
+                self.ended()
 
     def close_now(self, response: httpx.Response) -> bool:
         """As `close`, where that takes no waiting; False where it does, and nothing was done."""
@@ -74,7 +75,7 @@ class Wire:
         try:
             response.body.close()
         finally:
-            self._ended()
+            self.ended()
         return True
 
     def drop(self, response: httpx.Response) -> None:
@@ -96,10 +97,6 @@ class Wire:
     async def aclose(self) -> None:
         """Close now, whatever is open."""
         await self._transport.aclose()
-
-    def _ended(self) -> None:
-        self._open -= 1
-        self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         if self._retired and self._open == 0 and self._closing is None:
