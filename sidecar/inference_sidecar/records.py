@@ -73,6 +73,11 @@ class Rules:
     can_stream: bool
     max_depth: int
 
+    @property
+    def read(self) -> bool:
+        """Whether a body has to be read at all."""
+        return self.strict or self.allowed is not None
+
 
 class InferenceRequest:
     """A body that may go up, and what was learned from it.

@@ -19,6 +19,7 @@ from ..records import Endpoint, Headers, InferenceRequest, Outcome, Reason, Refu
 from ..runtime import Located
 from ..telemetry import Figures, debug
 from ..upstream import Answer, Call, Upstream
+from ..validate.body import decoded
 from . import body as bodies
 from .answer import METERED, Descent
 from .course import AsgiSend, Course, Downlink, shown
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from ..telemetry.spans import Trace
 
 TURN_BYTES: Final = 64 * 1024
-"""To take in a body of more, to check it and to send it are each a turn of the loop, so that others wait for less."""
+"""To take in a body of more, to decode it, to check it and to send it are each a turn of the loop, so that others wait for
+less."""
 _LISTS: Final = frozenset({Endpoint.MODELS, Endpoint.MODEL})
 _BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf\xfe\xff\0"
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -161,7 +163,9 @@ class Exchange:
         if len(body) <= TURN_BYTES:
             return self._held(body)
         await asyncio.sleep(0)
-        checked = self._held(body)
+        text = decoded(body) if self._runtime.rules.read else None
+        await asyncio.sleep(0)
+        checked = self._held(body, text)
         await asyncio.sleep(0)
         return checked
 
@@ -176,24 +180,24 @@ class Exchange:
             return None
         return self._line.take()
 
-    def _held(self, body: bytes) -> InferenceRequest | Refusal:
-        """A body in memory, checked."""
+    def _held(self, body: bytes, text: str | Refusal | None = None) -> InferenceRequest | Refusal:
+        """A body in memory, checked. `text` is as `validate` has it."""
         self.course.bytes_up = len(body)
         if self.course.debugged:
             self._debug_request(body)
-        return self._checked(body)
+        return self._checked(body, text)
 
-    def _checked(self, body: bytes) -> InferenceRequest | Refusal:
+    def _checked(self, body: bytes, text: str | Refusal | None) -> InferenceRequest | Refusal:
         rules = self._runtime.rules
         chat = self.course.endpoint is Endpoint.CHAT
         if self._head.encoding and (rules.allowed is not None or (chat and rules.strict)):
             message = "A compressed request body cannot be checked; send it uncompressed."
             return Refusal(Reason.UNSUPPORTED_ENCODING, message)
         if chat:
-            return validate.chat(body, rules, usage_shown=self._head.wants_stats)
+            return validate.chat(body, rules, usage_shown=self._head.wants_stats, text=text)
         if not self._is_json() and not body.lstrip(_BEFORE_JSON).startswith(b"{"):
             return InferenceRequest(body, body)
-        return validate.passthrough(body, rules)
+        return validate.passthrough(body, rules, text=text)
 
     def _is_held(self) -> bool:
         """Whether a body is read into memory: where it is JSON, and where it may be read as such by an

@@ -32,7 +32,7 @@ from .session import Session
 HIGH_WATER: Final = 2 * CHUNK
 """Bytes of a body that may lie unread before the socket is left alone; what was read last comes on top."""
 JOINED: Final = 64 * 1024
-"""A body up to this size goes up together with its head."""
+"""So much of a body goes up together with its head, which by itself would wake the peer for nothing."""
 
 
 class Connection:
@@ -82,7 +82,7 @@ class Connection:
         self._left = b""  # for which there was no room
         self._unsent = False  # the request did not go up whole, or not yet
         self._used = False  # this is not the first exchange
-        self._streak = 0
+        self._streak = 0  # bytes since the loop last had its turn
         self._sink: Callable[[bytes], bool] | None = None  # takes pieces at once
         self._stopped = False  # and wants no more of them for now
 
@@ -225,9 +225,9 @@ class Connection:
                 if not await self._write(frames.frame(piece)):
                     return False
             return await self._write(frames.end())
-        return await self._write(head.data) and await self._write(body)
+        return await self._write(head.data + body[:JOINED]) and await self._write(memoryview(body)[JOINED:])
 
-    async def _write(self, data: bytes) -> bool:
+    async def _write(self, data: bytes | memoryview) -> bool:
         """Returns whether all of it went: not where the peer wants no more, or takes no more."""
         view = memoryview(data)
         secure = self._secure
@@ -260,8 +260,9 @@ class Connection:
                 await self._wait(writable=True)
                 continue
             view = view[sent:]
-            self._streak += 1
-            if self._streak >= STREAK:  # a peer as fast as we are must not keep everybody else from the loop
+            # A peer as fast as we are must not keep everybody else from the loop.
+            self._streak += max(sent, TLS_PIECE // STREAK)
+            if self._streak >= TLS_PIECE:
                 self._streak = 0
                 await asyncio.sleep(0)
         return True

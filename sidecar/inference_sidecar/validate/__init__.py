@@ -17,7 +17,7 @@ import json
 from typing import Any
 
 from ..records import InferenceRequest, Reason, Refusal, Rules
-from .body import TOO_DEEP, Body, Edit, Member, members_of, read, splice
+from .body import TOO_DEEP, Body, Edit, Member, decoded, members_of, read, splice
 from .checks import Fault, invalid, missing, shown, step, wrong_type
 from .parameters import PARAMETERS
 
@@ -30,13 +30,15 @@ TOLD = frozenset({
 _MODEL = "a non-empty string, the name of a model"
 
 
-def chat(body: bytes, rules: Rules, *, usage_shown: bool = False) -> InferenceRequest | Refusal:
+def chat(
+    body: bytes, rules: Rules, *, usage_shown: bool = False, text: str | Refusal | None = None
+) -> InferenceRequest | Refusal:
     """A chat request, checked and completed. `usage_shown`: the app asked for stream stats, so it sees the
-    usage chunk whoever asked for it.
+    usage chunk whoever asked for it. `text`: the body, where it was `decoded` before.
     """
     if not rules.strict:
-        return _unchecked(body, rules)
-    parsed = read(body, rules.max_depth)
+        return _unchecked(body, rules, text)
+    parsed = read(decoded(body) if text is None else text, rules.max_depth)
     if isinstance(parsed, Refusal):
         return parsed
     values = {member.name: member.value for member in parsed.members}
@@ -44,13 +46,15 @@ def chat(body: bytes, rules: Rules, *, usage_shown: bool = False) -> InferenceRe
     return refusal or _completed(body, parsed, values, rules, usage_shown=usage_shown)
 
 
-def passthrough(body: bytes, rules: Rules) -> InferenceRequest | Refusal:
+def passthrough(
+    body: bytes, rules: Rules, *, text: str | Refusal | None = None
+) -> InferenceRequest | Refusal:
     """A JSON body of another endpoint: allowed models and the bounds of JSON hold, all else is left alone.
 
     Where models are restricted, a body that cannot be read is refused: nobody could tell what it names.
-    An empty one names nothing and passes.
+    An empty one names nothing and passes. `text`: the body, where it was `decoded` before.
     """
-    return _unchecked(body, rules)
+    return _unchecked(body, rules, text)
 
 
 def model_allowed(model: str, rules: Rules) -> Refusal | None:
@@ -63,12 +67,12 @@ def model_allowed(model: str, rules: Rules) -> Refusal | None:
     return Refusal(Reason.MODEL_NOT_ALLOWED, message, param="model", code="model_not_allowed")
 
 
-def _unchecked(body: bytes, rules: Rules) -> InferenceRequest | Refusal:
+def _unchecked(body: bytes, rules: Rules, text: str | Refusal | None) -> InferenceRequest | Refusal:
     """The body as it came, with what can be learned from it. Goes up unread where no rule needs a look."""
     untouched = InferenceRequest(body=body, original=body)
-    if (not rules.strict and rules.allowed is None) or not body.strip():
+    if not rules.read or not body.strip():
         return untouched
-    parsed = read(body, rules.max_depth, lenient=True)
+    parsed = read(decoded(body) if text is None else text, rules.max_depth, lenient=True)
     if isinstance(parsed, Refusal):
         decided = rules.allowed is not None or parsed.code == TOO_DEEP
         return parsed if decided else untouched

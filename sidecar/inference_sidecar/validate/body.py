@@ -75,9 +75,8 @@ def unreadable(why: str, code: str = "invalid_json") -> Refusal:
     return Refusal(Reason.INVALID_REQUEST, f"The request body {why}", code=code)
 
 
-def read(raw: bytes, max_depth: int, *, lenient: bool = False) -> Body | Refusal:
-    """The top level of a body. `max_depth` counts the root; `lenient` lets NaN and Infinity pass."""
-    text = _decode(raw)
+def read(text: str | Refusal, max_depth: int, *, lenient: bool = False) -> Body | Refusal:
+    """The top level of a body, `decoded`. `max_depth` counts the root; `lenient` lets NaN and Infinity pass."""
     if isinstance(text, Refusal):
         return text
     try:
@@ -98,7 +97,8 @@ def _too_deep(max_depth: int) -> Refusal:
     return unreadable(f"is nested too deeply. Expected at most {max_depth} levels.", TOO_DEEP)
 
 
-def _decode(raw: bytes) -> str | Refusal:
+def decoded(raw: bytes) -> str | Refusal:
+    """A body's text."""
     # A number is looked for, not b"\0": of bytes CPython first makes a TypeError, which it then forgets.
     if raw.startswith(_BYTE_ORDER_MARKS) or 0 in raw[:4]:
         return unreadable("must be UTF-8 without a byte order mark.", "invalid_encoding")
