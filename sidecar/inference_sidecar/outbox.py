@@ -2,8 +2,8 @@
 
 Enters: what sends something. Leaves: nothing but that it is called. To send wakes who waits for it, on another core as a
 rule, and to wake a core that has nothing to do is dear; sent one after the other, a dozen pieces wake it once, and find
-the kernel's code in the processor's caches. So a whole request or answer waits for those of the others that are under way
-in the same turn, but where there is no other, and never for more than `MOST`.
+the kernel's code in the processor's caches. So a whole request, an answer, or a piece of one waits for those of the others that
+are under way in the same turn, but where there is no other, and never for more than `MOST`.
 """
 
 from __future__ import annotations

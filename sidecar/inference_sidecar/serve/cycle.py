@@ -180,10 +180,8 @@ class Cycle:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("An answer's body is not as long as its content-length.")
-        if head and not more:
+        if head or body:
             wire.write_soon(head + body)
-        elif head or body:
-            wire.write(head + body)
         if not more:
             self.complete = True
             self.wake()
