@@ -8,6 +8,7 @@ Left out: times, which have no exact value (test_streams asserts what they count
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -205,6 +206,33 @@ def check_metrics(metrics: Scrape, kinds: list[Kind], errors: Counter[str], retr
     assert metrics.sum("inference_sidecar_requests_total", outcome="cancelled", error_type=None) == cancelled
     assert metrics.values("gen_ai_request_model") <= {"gpt-4", "_OTHER"}
     assert metrics.values("gen_ai_operation_name") == {"chat"}
+
+
+def test_each_is_told_of_once_whoever_asks_meanwhile(sidecar: Sidecar) -> None:
+    """Ended requests are told of in several turns; whoever reads the figures between two of them has the rest told first."""
+    requests, apps = 1500, 6
+    over = threading.Event()
+    dice = random.Random(5)
+
+    def ask() -> None:
+        # Seldom enough that most are told of by the sidecar's own clock.
+        while not over.wait(dice.uniform(0.004, 0.012)):
+            sidecar.health()
+
+    with (
+        ThreadPoolExecutor(apps + 1) as threads,
+        sidecar.figures(requests) as delta,
+        sidecar.requests(requests) as lines,
+    ):
+        reader = threads.submit(ask)
+        try:
+            served = list(threads.map(lambda _: sidecar.chat(), range(requests)))
+        finally:
+            over.set()
+        reader.result()
+    assert {answer.status for answer in served} == {200}
+    assert delta["requests.completed"] == requests
+    assert len({line["request_id"] for line in lines}) == requests
 
 
 def test_nothing_stays_open(start: Start, upstream: ScriptedUpstream) -> None:

@@ -180,7 +180,7 @@ class Accept:
             self._books.cancel()
             self._books = None
         self._telling = self._tell()
-        self._go_on_telling(loop)
+        loop.call_soon(self._go_on_telling, loop)  # a timer's own turn still runs what it puts there
 
     def _go_on_telling(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._telling is None:
