@@ -161,9 +161,6 @@ class Accept:
 
     def settle(self) -> None:
         """Tell figures, log and traces of the requests that have ended since this was last done."""
-        if self._books is not None:
-            self._books.cancel()
-            self._books = None
         telling, self._telling = self._telling, None
         if telling is not None:
             for _ in telling:
@@ -176,9 +173,6 @@ class Accept:
         if self._telling is not None:
             self.settle()
             return
-        if self._books is not None:
-            self._books.cancel()
-            self._books = None
         self._telling = self._tell()
         loop.call_soon(self._go_on_telling, loop)  # a timer's own turn still runs what it puts there
 
@@ -193,6 +187,9 @@ class Accept:
     def _tell(self) -> Iterator[None]:
         """Step by step, one after the other of all the requests in each, so that its code stays in the processor's caches
         meanwhile."""
+        if self._books is not None:
+            self._books.cancel()
+            self._books = None
         ended, self._ended = self._ended, []
         told: list[tuple[Exchange, Trace | None, Outcome]] = []
         for exchange, trace in ended:

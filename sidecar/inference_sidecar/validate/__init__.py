@@ -17,7 +17,7 @@ import json
 from typing import Any
 
 from ..records import InferenceRequest, Reason, Refusal, Rules
-from .body import TOO_DEEP, Body, Edit, Member, decoded, members_of, read, splice
+from .body import TOO_DEEP, Body, Edit, Member, members_of, read, splice
 from .checks import Fault, invalid, missing, shown, step, wrong_type
 from .parameters import PARAMETERS
 
@@ -38,7 +38,7 @@ def chat(
     """
     if not rules.strict:
         return _unchecked(body, rules, text)
-    parsed = read(decoded(body) if text is None else text, rules.max_depth)
+    parsed = read(body, rules.max_depth, text=text)
     if isinstance(parsed, Refusal):
         return parsed
     values = {member.name: member.value for member in parsed.members}
@@ -72,7 +72,7 @@ def _unchecked(body: bytes, rules: Rules, text: str | Refusal | None) -> Inferen
     untouched = InferenceRequest(body=body, original=body)
     if not rules.read or not body.strip():
         return untouched
-    parsed = read(decoded(body) if text is None else text, rules.max_depth, lenient=True)
+    parsed = read(body, rules.max_depth, lenient=True, text=text)
     if isinstance(parsed, Refusal):
         decided = rules.allowed is not None or parsed.code == TOO_DEEP
         return parsed if decided else untouched

@@ -75,8 +75,13 @@ def unreadable(why: str, code: str = "invalid_json") -> Refusal:
     return Refusal(Reason.INVALID_REQUEST, f"The request body {why}", code=code)
 
 
-def read(text: str | Refusal, max_depth: int, *, lenient: bool = False) -> Body | Refusal:
-    """The top level of a body, `decoded`. `max_depth` counts the root; `lenient` lets NaN and Infinity pass."""
+def read(
+    raw: bytes, max_depth: int, *, lenient: bool = False, text: str | Refusal | None = None
+) -> Body | Refusal:
+    """The top level of a body. `max_depth` counts the root; `lenient` lets NaN and Infinity pass. `text`: the body, where
+    it was `decoded` before."""
+    if text is None:
+        text = decoded(raw)
     if isinstance(text, Refusal):
         return text
     try:
