@@ -6,20 +6,20 @@ Enters: where the configuration comes from, and its first reading. Leaves: a `Ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from inference_config.load import Loaded
 
 from . import respond
-from .accept import Accept, Door
+from .accept import Accept, Door, Front
 from .health import Checker, State, admin_routes, health, status_view
 from .reload import Live, Source
 from .telemetry import Figures, Telemetry
@@ -66,7 +66,7 @@ class House:
     def _current(self) -> Upstream:
         return self.live.upstream
 
-    def _api(self) -> Starlette:
+    def _api(self) -> ASGIApp:
         async def answer(request: Request) -> Response:
             verdict = self._door.judge(request.scope["headers"])
             if verdict.refused is not None:
@@ -77,7 +77,7 @@ class House:
                 response.raw_headers.extend(respond.cors(verdict.origin))
             return response
 
-        return _Api(self.accept, Route(_HEALTH, answer))
+        return Front(self.accept, Starlette(routes=[Route(_HEALTH, answer)]), beside=_HEALTH)
 
     def _status(self) -> dict[str, object]:
         live = self.live
@@ -91,18 +91,3 @@ class House:
             waiting_for_restart=live.waiting_for_restart,
             draining=not self.state.ready,
         )
-
-
-class _Api(Starlette):
-    """The API's app. What may spend tokens goes to its endpoint at once: each layer on the way costs every request,
-    and the door answers for all that goes wrong behind it."""
-
-    def __init__(self, accept: Accept, *routes: Route) -> None:
-        super().__init__(routes=routes)
-        self._accept = accept
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Serve one request."""
-        if scope["type"] == "http" and scope["path"] != _HEALTH:
-            return self._accept(scope, receive, send)
-        return super().__call__(scope, receive, send)

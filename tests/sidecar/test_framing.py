@@ -20,7 +20,7 @@ from inference_sidecar.upstream.framing import (
     MAX_TRAILERS,
     Answer,
 )
-from inference_sidecar.upstream.request import RequestHead
+from inference_sidecar.upstream.request import Beginning, RequestHead
 
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 
@@ -201,18 +201,39 @@ def test_header_lines_come_as_they_were_sent(step: int) -> None:
 HOST = (b"Host", b"h")
 
 
-def test_the_head_of_a_request() -> None:
+def head_of(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]], known: int) -> RequestHead:
+    """A head whose first lines are known from the one before."""
+    return RequestHead(Beginning(method, target, lines[:known]), lines[known:])
+
+
+@pytest.mark.parametrize("known", range(5))
+def test_the_head_of_a_request(known: int) -> None:
     lines = [HOST, (b"X-A", b"\xe9 \t"), (b"x-a", b""), (b"Content-Length", b"7")]
-    head = RequestHead(b"POST", b"/v1/a%2Fb//../x'y?q=[1]", lines)
+    head = head_of(b"POST", b"/v1/a%2Fb//../x'y?q=[1]", lines, known)
     assert head.data == (
         b"POST /v1/a%2Fb//../x'y?q=[1] HTTP/1.1\r\nHost: h\r\nX-A: \xe9 \t\r\nx-a: \r\nContent-Length: 7\r\n\r\n"
     )
     assert (head.length, head.closes) == (7, False)
-    assert RequestHead(b"GET", b"/", [HOST]).length == 0
-    assert RequestHead(b"GET", b"/", [HOST, (b"transfer-encoding", b"Chunked")]).length is None
-    assert RequestHead(b"GET", b"/", [HOST, (b"Connection", b"x, Close")]).closes
+    assert head_of(b"GET", b"/", [HOST], known).length == 0
+    assert head_of(b"GET", b"/", [HOST, (b"transfer-encoding", b"Chunked")], known).length is None
+    assert head_of(b"GET", b"/", [HOST, (b"Connection", b"x, Close")], known).closes
+    assert head_of(b"GET", b"/", [HOST, (b"Connection", b"x"), (b"connection", b"close")], known).closes
 
 
+def test_a_head_begins_as_the_one_before_where_all_of_that_is_the_same() -> None:
+    given = [HOST, (b"a", b"b")]
+    before = Beginning(b"GET", b"/", given)
+    given.append((b"c", b"d"))
+    assert before.again(b"GET", b"/", [HOST, (b"a", b"b")])
+    assert not before.again(b"GET", b"/", given)
+    for method, target, lines in (
+        (b"PUT", b"/", [HOST, (b"a", b"b")]), (b"GET", b"/x", [HOST, (b"a", b"b")]), (b"GET", b"/", [HOST]),
+        (b"GET", b"/", [(b"a", b"b"), HOST]), (b"GET", b"/", [HOST, (b"a", b"c")]),
+    ):  # fmt: skip
+        assert not before.again(method, target, lines)
+
+
+@pytest.mark.parametrize("known", range(3))
 @pytest.mark.parametrize(
     ("method", "target", "lines"),
     [
@@ -245,8 +266,8 @@ def test_the_head_of_a_request() -> None:
     ],
 )
 def test_a_request_that_is_not_written(
-    method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]
+    method: bytes, target: bytes, lines: list[tuple[bytes, bytes]], known: int
 ) -> None:
     with pytest.raises(Unwritable) as caught:
-        RequestHead(method, target, lines)
+        head_of(method, target, lines, known)
     assert not caught.value.args, "it may hold the key"

@@ -43,7 +43,7 @@ class Body:
 
 
 def prepared(lines: Lines, body: bytes | AsyncIterator[bytes] = b"") -> Prepared:
-    return Prepared("post", URL, lines, body, {"fresh": False})
+    return Prepared("post", URL, lines[:1], lines[1:], body, {"fresh": False})
 
 
 def opened(lines: Lines, *pieces: bytes) -> Opened:

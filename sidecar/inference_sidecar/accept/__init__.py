@@ -24,7 +24,7 @@ from .line import EXTENSION, Line
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace, Tracing
 
-__all__ = ["EXTENSION", "Accept", "Door", "Line", "Verdict", "is_loopback"]
+__all__ = ["EXTENSION", "Accept", "Door", "Front", "Line", "Verdict", "is_loopback"]
 
 BOOKS_SECS: Final = 0.005
 """How long a request that has ended may wait to be told of: the next one's first byte goes before, and several are told
@@ -38,12 +38,30 @@ _POOL: Final = 64 * _IDS
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Live(Protocol):
     """What changes while requests come."""
 
     upstream: Upstream
+
+
+class Front:
+    """An app in front of another: what may spend tokens goes to its endpoint at once, for each layer on the way costs every
+    request, and the door answers for all that goes wrong behind it. The rest goes to the other."""
+
+    def __init__(self, accept: Accept, other: App, *, beside: str) -> None:
+        """`beside` is the path that is the other's."""
+        self._accept = accept
+        self._other = other
+        self._beside = beside
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"] != self._beside:
+            return self._accept(scope, receive, send)
+        return self._other(scope, receive, send)
 
 
 class Accept:
@@ -110,7 +128,7 @@ class Accept:
             return await exchange.aside(reply)
         self._figures.arrived()
         loop = line.loop
-        task = asyncio.current_task(loop)
+        task = line.task
         assert task is not None
         refused = verdict.refused
         if refused is None and len(self._open) >= self._max:

@@ -20,6 +20,8 @@ class Line:
 
     loop: asyncio.AbstractEventLoop
     """The loop that it lives on."""
+    task: asyncio.Task[None] | None
+    """What answers its requests."""
     gone: bool
     """The app has closed it."""
 

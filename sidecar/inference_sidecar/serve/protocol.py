@@ -64,7 +64,7 @@ class Connection(Wire):
         self._cycle: Cycle | None = None  # the one that is being answered
         self._newest: Cycle | None = None  # the one whose body comes
         self._waiting: deque[Cycle] = deque()  # pipelined behind the one that is being answered
-        self._task: asyncio.Task[None] | None = None  # answers them all
+        self.task = None
         self._turn: asyncio.Future[None] | None = None  # for which it waits between two
         self._callback: Callable[[], Any] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -309,8 +309,8 @@ class Connection(Wire):
             self.listen(on=False)
             return
         self._cycle = cycle
-        if self._task is None:
-            self._task = self.loop.create_task(self._answer())
+        if self.task is None:
+            self.task = self.loop.create_task(self._answer())
         elif self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
@@ -333,7 +333,7 @@ class Connection(Wire):
     async def _answer(self) -> None:
         """Have one request after the other answered, as long as the app stays. To begin a task for each would be a good
         part of what a request takes."""
-        task, outbox = self._task, self._outbox
+        task, outbox = self.task, self._outbox
         assert task is not None
         try:
             while not self.gone:
@@ -353,7 +353,7 @@ class Connection(Wire):
                 if self._cycle is cycle:
                     break  # there is no whole answer, and will be none
         finally:
-            self._task = None  # it holds this object in turn
+            self.task = None  # it holds this object in turn
             self._tasks.discard(task)
             self.close()
 

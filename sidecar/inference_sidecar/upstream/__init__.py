@@ -202,6 +202,8 @@ class Upstream:
             *([auth] if auth else []),
         ]
         self._own_names = frozenset(name for name, _ in self._own)
+        self._own_traced = [line for line in self._own if line[0] not in _OF_TRACES]
+        self._barred_traced = self._own_names | _OF_TRACES
 
     async def send(self, call: Call, attempts: Attempts) -> Answer:
         """Send a call until an answer has begun or nothing more can be done.
@@ -347,18 +349,16 @@ class Upstream:
     def _request(
         self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers
     ) -> httpx.Request:
-        """`lines`: what the upstream is told of the trace; the app's own lines of that kind are left out then."""
-        barred = self._own_names
-        headers = self._own + [line for line in call.headers if line[0] not in barred]
-        if lines:
-            headers = [line for line in headers if line[0] not in _OF_TRACES] + lines
+        """`lines`: what the upstream is told of the trace; others of that kind are left out then."""
+        barred, own = (self._barred_traced, self._own_traced) if lines else (self._own_names, self._own)
+        headers = own + [line for line in call.headers if line[0] not in barred]
         if isinstance(body, bytes):
-            headers.append((b"content-length", b"%d" % len(body)))
+            lines.append((b"content-length", b"%d" % len(body)))
         extensions: dict[str, Any] = {
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),
         }
-        return Prepared(call.method, self._url, headers, b"" if body is None else body, extensions)
+        return Prepared(call.method, self._url, headers, lines, b"" if body is None else body, extensions)
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:

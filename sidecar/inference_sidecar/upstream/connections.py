@@ -19,10 +19,11 @@ from typing import Final
 import httpx
 
 from ..errors import Unwritable, UpstreamError, UpstreamProtocolError
+from ..records import Headers
 from .connection import Connection
 from .framing import Answer
 from .parts import Opened, Prepared
-from .request import RequestHead
+from .request import Beginning, RequestHead
 
 SURPLUS_SECS: Final = 1.0
 """How long a connection beyond those that may be idle waits for the next request: where more requests than that are
@@ -96,6 +97,7 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._url: httpx.URL | None = None  # the last request's, and its origin: most have the same
         self._origin: Origin = ("", "", 0)
+        self._beginning: Beginning | None = None  # the last head's
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
@@ -107,9 +109,13 @@ class Connections:
         fresh = bool(extensions.get("fresh"))
         try:
             target = extensions.get("target") or url.raw_path
-            lines = request.lines if isinstance(request, Prepared) else None
-            lines = request.headers.raw if lines is None else lines
-            head = RequestHead(request.method.encode("ascii"), target, lines)
+            lines: Headers | None = None
+            own: Headers = []
+            if isinstance(request, Prepared):
+                lines, own = request.lines, request.own_lines
+            if lines is None:
+                lines, own = request.headers.raw, []
+            head = self._written(request.method, target, lines, own)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
         body: bytes | AsyncIterable[bytes]
@@ -138,6 +144,14 @@ class Connections:
             Body(self, connection, answer, keep=not fresh),
             {"http_version": answer.version, "reason_phrase": answer.reason},
         )
+
+    def _written(self, method: str, target: bytes, lines: Headers, own: Headers) -> RequestHead:
+        """Raises Unwritable, UnicodeError."""
+        verb = method.encode("ascii")
+        beginning = self._beginning
+        if beginning is None or not beginning.again(verb, target, lines):
+            beginning = self._beginning = Beginning(verb, target, lines)
+        return RequestHead(beginning, own)
 
     def opened(self, connection: Connection) -> None:
         """There is one more."""

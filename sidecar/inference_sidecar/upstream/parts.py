@@ -39,7 +39,8 @@ class Readable(Protocol):
 
 
 class Prepared(httpx.Request):
-    """A request whose `lines` are complete, framing and Host included. `body` is whole, or is read once.
+    """A request whose `lines` are complete together with its `own_lines`, framing and Host included: of the former it is
+    expected that the next request has the same, the latter come last. `body` is whole, or is read once.
 
     `lines` are None once `headers` was asked for: from then on those count, changed or not.
     """
@@ -49,12 +50,14 @@ class Prepared(httpx.Request):
         method: str,
         url: httpx.URL,
         lines: Headers,
+        own_lines: Headers,
         body: bytes | AsyncIterator[bytes],
         extensions: dict[str, Any],
     ) -> None:
         self.method = method.upper()
         self.url = url
         self.lines: Headers | None = lines
+        self.own_lines = own_lines
         self.body = body
         self.extensions = extensions
 
@@ -62,7 +65,7 @@ class Prepared(httpx.Request):
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """The lines, as httpx has them."""
         lines, self.lines = self.lines, None
-        return httpx.Headers(lines)
+        return httpx.Headers([*(lines or ()), *self.own_lines])
 
     @cached_property
     def stream(self) -> httpx.AsyncByteStream:  # type: ignore[override]
