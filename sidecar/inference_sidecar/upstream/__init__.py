@@ -349,11 +349,11 @@ class Upstream:
     def _request(
         self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers
     ) -> httpx.Request:
-        """`lines`: what the upstream is told of the trace; others of that kind are left out then."""
+        """`lines`: what the upstream is told of the trace; others of that kind, be they configured, are left out then."""
         barred, own = (self._barred_traced, self._own_traced) if lines else (self._own_names, self._own)
         headers = own + [line for line in call.headers if line[0] not in barred]
         if isinstance(body, bytes):
-            lines.append((b"content-length", b"%d" % len(body)))
+            lines = [*lines, (b"content-length", b"%d" % len(body))]
         extensions: dict[str, Any] = {
             "target": call.target,
             "fresh": not retry.repeatable(call.endpoint, call.method),

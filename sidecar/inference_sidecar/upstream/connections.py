@@ -108,14 +108,7 @@ class Connections:
         origin = self._origin
         fresh = bool(extensions.get("fresh"))
         try:
-            target = extensions.get("target") or url.raw_path
-            lines: Headers | None = None
-            own: Headers = []
-            if isinstance(request, Prepared):
-                lines, own = request.lines, request.own_lines
-            if lines is None:
-                lines, own = request.headers.raw, []
-            head = self._written(request.method, target, lines, own)
+            head = self._head(request, extensions.get("target") or url.raw_path)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
         body: bytes | AsyncIterable[bytes]
@@ -145,12 +138,17 @@ class Connections:
             {"http_version": answer.version, "reason_phrase": answer.reason},
         )
 
-    def _written(self, method: str, target: bytes, lines: Headers, own: Headers) -> RequestHead:
+    def _head(self, request: httpx.Request, target: bytes) -> RequestHead:
         """Raises Unwritable, UnicodeError."""
-        verb = method.encode("ascii")
-        beginning = self._beginning
-        if beginning is None or not beginning.again(verb, target, lines):
-            beginning = self._beginning = Beginning(verb, target, lines)
+        lines: Headers | None = None
+        own: Headers = []
+        if isinstance(request, Prepared):
+            lines, own = request.lines, request.own_lines
+        if lines is None:
+            lines, own = request.headers.raw, []
+        method, beginning = request.method.encode("ascii"), self._beginning
+        if beginning is None or not beginning.again(method, target, lines):
+            beginning = self._beginning = Beginning(method, target, lines)
         return RequestHead(beginning, own)
 
     def opened(self, connection: Connection) -> None:
