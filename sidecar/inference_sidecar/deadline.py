@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 _EARLY: Final = 0.001
 """Seconds that a timer of uvloop's, which counts whole milliseconds, may be early."""
@@ -35,11 +35,11 @@ class Alarm:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = math.inf
 
-    def add(self, bound: Bound) -> None:
-        """From now on it is looked after."""
+    def add(self, bound: Bound, when: float | None) -> None:
+        """From now on it is looked after. `when` is its own."""
         self._bounds.add(bound)
-        if bound.when is not None:
-            self.nearer(bound.when)
+        if when is not None:
+            self.nearer(when)
 
     def discard(self, bound: Bound) -> None:
         """From now on it is not."""
@@ -86,11 +86,18 @@ class Deadline:
 
     __slots__ = ("_alarm", "_cancelling", "_task", "expired", "when")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, when: float | None = None) -> None:
-        """`when` is the loop's time; None: no bound, for now. To ask for the running loop is a call to the kernel on
-        Python 3.11, so it is given."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        when: float | None = None,
+        task: asyncio.Task[Any] | None = None,
+    ) -> None:
+        """`when` is the loop's time; None: no bound, for now. `task`: the one that is going to enter, where that is known.
+        To ask for the running loop is a call to the kernel on Python 3.11, for the current task Python's own code: so both are
+        given."""
         self.when = when
         self.expired = False
+        self._task = task
         self._alarm = alarm_of(loop)
 
     def move(self, when: float | None) -> None:
@@ -100,11 +107,12 @@ class Deadline:
             self._alarm.nearer(when)
 
     def __enter__(self) -> Deadline:
-        task = asyncio.current_task(self._alarm.loop)
-        assert task is not None
-        self._task = task
+        task = self._task
+        if task is None:
+            task = self._task = asyncio.current_task(self._alarm.loop)
+        assert task is not None, "only a task can be bounded"
         self._cancelling = task.cancelling()
-        self._alarm.add(self)
+        self._alarm.add(self, self.when)
         return self
 
     def __exit__(
@@ -112,11 +120,18 @@ class Deadline:
     ) -> None:
         self._alarm.discard(self)
         # Somebody else's cancellation goes before ours, as in asyncio.timeout.
-        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        task = self._task
+        if (
+            self.expired
+            and task is not None
+            and task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
             raise TimeoutError from error
 
     def late(self) -> None:
         """See `Bound`."""
         self._alarm.discard(self)
         self.expired = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()

@@ -28,9 +28,14 @@ class Outbox:
         self.open = 0
         self._waiting: list[Send] = []
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else may want to send in this turn: then nothing need wait here."""
+        return self.open <= 1
+
     def add(self, send: Send) -> None:
-        """Have it sent: now where nobody else may want to in this turn."""
-        if self.open <= 1:
+        """Have it sent within this turn: now where nobody else is."""
+        if self.alone:
             send()
             return
         self._waiting.append(send)

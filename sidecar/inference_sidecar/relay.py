@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from time import monotonic
+from typing import Any, Final, Protocol
 
 from .deadline import Deadline
 from .errors import (
@@ -68,9 +68,9 @@ _USAGE_AT_END: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)
 class Bounds:
     """Seconds. `until`: loop time by which a plain body is complete, or a whole stream, None for no bound.
     `idle`: the longest silence between two pieces, None for no bound. `keepalive`: silence after which a
-    comment goes down, 0 for never."""
+    comment goes down, 0 for never. `task`: the one that relays, where that is known."""
 
-    __slots__ = ("idle", "keepalive", "loop", "until")
+    __slots__ = ("idle", "keepalive", "loop", "task", "until")
 
     def __init__(
         self,
@@ -78,8 +78,10 @@ class Bounds:
         until: float | None,
         idle: float | None,
         keepalive: float = 0.0,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
         self.loop = loop
+        self.task = task
         self.until = until
         self.idle = idle
         self.keepalive = keepalive
@@ -119,7 +121,7 @@ class Stream:
         else:
             await _flow(pieces, bounds, self._take_in)
         rest = self._decoder.finish()
-        marks = self._marks(rest, time.monotonic())
+        marks = self._marks(rest, monotonic())
         if not (self._meter.complete or self._meter.errored):
             # Of a stream that ends incomplete half an event stays here: an error event follows.
             await self._release(amended=False)
@@ -128,24 +130,27 @@ class Stream:
         await self._release(amended=True)
         self.finished = True
 
-    async def begin(self, piece: bytes) -> None:
-        """Relay the first piece, which is here already; `pump` goes on from there.
+    def begin(self, piece: bytes) -> bool:
+        """Relay the first piece, which is here already; `pump` goes on from there. False: `catch_up` before that.
 
         Nothing is waited for as the first token is: where the bytes of few events alone show that they go down as they are,
         they go first and are read then.
         """
         if self._debugged or len(piece) > SHORT_PIECE:
-            return await self._pass(*self._read(piece))
+            return self._pass_now(*self._read(piece))
         events = self._decoder.feed(piece)
-        now = time.monotonic()
+        now = monotonic()
         if not (events and all(tells_nothing(self._endpoint, event) for event in events)):
-            return await self._pass(events, self._marks(events, now))
+            return self._pass_now(events, self._marks(events, now))
         down = b"".join([event.raw for event in events])
         if not self._send_now(down):
             self._waiting = down
         self._marks(events, now)
         self._meter.sent(now, len(events))
-        return await self.catch_up() if self._waiting else self._went_down()
+        if self._waiting:
+            return False
+        self._went_down()
+        return True
 
     async def _take_in(self, piece: bytes) -> None:
         if not self.take_now(piece):
@@ -171,7 +176,7 @@ class Stream:
     def _read(self, piece: bytes) -> tuple[list[Event], list[Mark]]:
         """The events that a piece completes, and what each says. Those that are known by their form, in a row, are one: to
         take each apart would be most of what a stream costs that comes faster than it is read."""
-        now = time.monotonic()
+        now = monotonic()
         decoder = self._decoder
         if len(piece) <= SHORT_PIECE:
             events = decoder.feed(piece)
@@ -221,14 +226,14 @@ class Stream:
         """Events of output alone, which most are: they go down as they are."""
         if not events:
             return b""  # half an event, which says nothing of what is kept
-        self._meter.sent(time.monotonic(), _count(events))
+        self._meter.sent(monotonic(), _count(events))
         raw = b"".join([event.raw for event in events])
         return self._take() + raw if self._kept else raw
 
     def _edited(self, events: list[Event], marks: list[Mark]) -> bytes:
         """Events as they go down: without what is not the app's, with what it asked for."""
         out: list[bytes] = []
-        now = time.monotonic()
+        now = monotonic()
         for event, mark in zip(events, marks, strict=True):
             if mark.usage_only and self.hide_usage:
                 continue
@@ -262,7 +267,7 @@ class Stream:
         return first + b"".join(event.raw for event in kept[1:])
 
     async def _release(self, *, amended: bool) -> None:
-        down = self._take(time.monotonic() if amended else None)
+        down = self._take(monotonic() if amended else None)
         if down:
             await self._send(down)
 
@@ -379,7 +384,7 @@ class _Poured:
         self._stream = stream
         self._source = source
         self._bounds = bounds
-        self._deadline = Deadline(bounds.loop)
+        self._deadline = Deadline(bounds.loop, task=bounds.task)
         self._behind = False
         self._fault: Exception | None = None
 
@@ -416,7 +421,7 @@ class _Poured:
 
 async def _flow(pieces: Pieces, bounds: Bounds, take_in: Send) -> None:
     """Each piece within its bound. The clock stands still while a piece is being taken."""
-    deadline = Deadline(bounds.loop)
+    deadline = Deadline(bounds.loop, task=bounds.task)
     due: float | None = None
     try:
         with deadline:

@@ -134,8 +134,15 @@ def message_of(body: bytes) -> str:
 
 def down(headers: Headers, *, mask: Callable[[bytes], bytes]) -> Headers:
     """The headers of an answer that go down, in order, without content-length; the key is never among them."""
-    lines = [line for line in headers if line[0] not in _NOT_DOWN]
-    if named := named_by_connection(headers):
+    lines = []
+    hops = False
+    for line in headers:
+        if line[0] not in _NOT_DOWN:
+            lines.append(line)
+        elif line[0] == b"connection":
+            hops = True
+    if hops:
+        named = named_by_connection(headers)
         lines = [line for line in lines if line[0] not in named]
     # One look at all of them: the key is hardly ever there.
     values = b"\n".join([value for _, value in lines])

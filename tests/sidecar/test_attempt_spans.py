@@ -77,7 +77,7 @@ class Ours:
         except BaseException as error:
             unanswered(trace, error)
             raise
-        answered(trace, response)
+        answered(trace, response.status_code, response.extensions.get("http_version", b"HTTP/1.1"))
         await response.aclose()
 
     def spans(self) -> list[Any]:

@@ -6,7 +6,6 @@ chunk; the chunks that must not be taken for another. Left out: what reading fin
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from itertools import pairwise
@@ -119,7 +118,7 @@ class Down:
 
     def take(self, pieces: list[bytes]) -> list[object]:
         """What of `pieces` went down, and what the meter knows then."""
-        asyncio.run(self._stream.begin(pieces[0]))
+        assert self._stream.begin(pieces[0])
         for piece in pieces[1:]:
             self._stream.take_now(piece)
         return [

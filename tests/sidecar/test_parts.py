@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_sidecar.upstream.parts import Opened, Prepared
+from inference_sidecar.upstream.framing import Answer
+from inference_sidecar.upstream.parts import Opened, Prepared, blank_answer, blank_request
+from inference_sidecar.upstream.request import Ready
 
 NAME = st.text("abcXYZ-", min_size=1, max_size=4).map(str.encode)
 LINES = st.lists(st.tuples(NAME, st.text("abc ,;", max_size=6).map(str.encode)), max_size=6)
@@ -23,14 +25,13 @@ Lines = list[tuple[bytes, bytes]]
 URL = httpx.URL("http://upstream.test/")
 
 
-class Body:
-    """One that a connection gives."""
+class Pieces:
+    """A body of the app's."""
 
     def __init__(self, *pieces: bytes) -> None:
-        self.closed = False
         self._pieces = list(pieces)
 
-    def __aiter__(self) -> Body:
+    def __aiter__(self) -> Pieces:
         return self
 
     async def __anext__(self) -> bytes:
@@ -38,16 +39,32 @@ class Body:
             raise StopAsyncIteration
         return self._pieces.pop(0)
 
+
+class Body(Pieces):
+    """One that a connection gives."""
+
+    def __init__(self, lines: Lines, *pieces: bytes) -> None:
+        super().__init__(*pieces)
+        self.answer = Answer(bare=False)
+        self.answer.feed(b"HTTP/1.1 201 Created\r\n\r\n")
+        self.answer.headers = lines
+        self.changed = False
+        self.closed = False
+
     def close(self) -> None:
         self.closed = True
 
 
 def prepared(lines: Lines, body: bytes | AsyncIterator[bytes] = b"") -> Prepared:
-    return Prepared("post", URL, lines[:1], lines[1:], body, {"fresh": False})
+    made = blank_request()
+    made.ready = Ready("POST", URL, b"/", tuple(lines[:1]), lines[1:], body)
+    return made
 
 
 def opened(lines: Lines, *pieces: bytes) -> Opened:
-    return Opened(201, lines, Body(*pieces), {"http_version": b"HTTP/1.1"})
+    made = blank_answer()
+    made.body = Body(lines, *pieces)  # type: ignore[assignment]
+    return made
 
 
 def state(of: httpx.Request | httpx.Response, *without: str) -> dict[str, Any]:
@@ -65,11 +82,14 @@ def state(of: httpx.Request | httpx.Response, *without: str) -> dict[str, Any]:
 @given(LINES)
 def test_they_have_all_that_httpx_gives_them(lines: Lines) -> None:
     request = httpx.Request(
-        "post", URL, headers=lines, stream=httpx.ByteStream(b""), extensions={"fresh": False}
+        "post", URL, headers=lines, stream=httpx.ByteStream(b""), extensions={"target": b"/", "fresh": False}
     )
     assert state(prepared(lines), "stream") == state(request, "stream")
     answer = httpx.Response(
-        201, headers=lines, stream=httpx.ByteStream(b""), extensions={"http_version": b"HTTP/1.1"}
+        201,
+        headers=lines,
+        stream=httpx.ByteStream(b""),
+        extensions={"http_version": b"HTTP/1.1", "reason_phrase": b"Created"},
     )
     assert state(opened(lines), "stream") == state(answer, "stream")
     assert prepared(lines).headers.raw == request.headers.raw
@@ -77,11 +97,12 @@ def test_they_have_all_that_httpx_gives_them(lines: Lines) -> None:
 
 def test_what_is_changed_is_changed() -> None:
     lines = [(b"a", b"0")]
-    for one in (prepared(lines), opened(lines)):
+    request, answer, other = prepared(lines), opened(lines), opened(lines)
+    for one in (request, answer):
         one.headers["A"] = "1"
         assert one.headers.raw == [(b"A", b"1")]
-        assert one.lines is None
-    answer, other = opened(lines), opened(lines)
+    assert request.ready.changed
+    assert answer.body.changed
     answer.history.append(other)
     assert not other.history
     assert lines == [(b"a", b"0")]
@@ -89,11 +110,11 @@ def test_what_is_changed_is_changed() -> None:
 
 async def test_bodies_are_read_as_httpx_reads_them() -> None:
     assert await prepared([], b"whole").aread() == b"whole"
-    assert await prepared([], Body(b"piece ", b"by piece")).aread() == b"piece by piece"
+    assert await prepared([], Pieces(b"piece ", b"by piece")).aread() == b"piece by piece"
     answer = opened([(b"content-length", b"5")], b"an", b"swer")
     assert await answer.aread() == b"answer"
     assert answer.is_closed
-    assert isinstance(answer.body, Body)
-    assert answer.body.closed
+    body: Any = answer.body
+    assert body.closed
     with pytest.raises(RuntimeError, match="request"):
         _ = answer.request

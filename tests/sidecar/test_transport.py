@@ -20,7 +20,8 @@ from inference_sidecar.errors import (
     UpstreamError,
     UpstreamProtocolError,
 )
-from inference_sidecar.upstream.parts import Prepared
+from inference_sidecar.upstream.parts import blank_request
+from inference_sidecar.upstream.request import Ready
 
 pytestmark = EVERY_WAY
 
@@ -98,8 +99,11 @@ def test_a_prepared_request_goes_up_with_the_lines_that_it_has_by_then(run: Run,
     async def scenario() -> None:
         with Server(part) as server:
             async with transport() as made:
-                lines = [(b"host", b"upstream.test"), (b"x-first", b"1"), (b"content-length", b"5")]
-                request = Prepared("POST", httpx.URL(server.url()), lines[:2], lines[2:], b"whole", {})
+                lines = ((b"host", b"upstream.test"), (b"x-first", b"1"))
+                request = blank_request()
+                request.ready = Ready(
+                    "POST", httpx.URL(server.url()), b"/", tuple(lines[:2]), [], b"whole", length=5
+                )
                 if changed:
                     request.headers["x-first"] = "2"
                 response = await made.handle_async_request(request)

@@ -60,7 +60,7 @@ class Front:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"] != self._beside:
-            return self._accept(scope, receive, send)
+            return self._accept.serve(scope, receive, send)
         return self._other(scope, receive, send)
 
 
@@ -101,7 +101,7 @@ class Accept:
             exchange.cut = True
             task.cancel()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = scope["headers"]
         verdict = self._door.judge(headers)

@@ -6,8 +6,8 @@ event stream, anything else: each has its own way to stay truthful when it break
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
 
 from .. import models, relay, respond
@@ -108,9 +108,12 @@ class Descent:
 
     async def begin_stream(self, status: int, headers: Headers) -> None:
         """Begin an event stream downstream."""
+        self._streams()
+        await self._down.head(status, headers, stream=True)
+
+    def _streams(self) -> None:
         self._meter()
         self._figures.stream_began()
-        await self._down.head(status, headers, stream=True)
 
     async def end_stream(self, message: str, code: str) -> None:
         """End an event stream with an error event in the endpoint's own form."""
@@ -156,7 +159,12 @@ class Descent:
             if len(listing) > _MAX_HELD_BYTES:
                 raise UpstreamProtocolError("The upstream's list of models is too large.")
 
-        await relay.plain(pieces, relay.Bounds(self._loop, until=answer.deadline, idle=None), collect, None)
+        await relay.plain(
+            pieces,
+            relay.Bounds(self._loop, until=answer.deadline, idle=None, task=self._line.task),
+            collect,
+            None,
+        )
         self._course.completed()
         body = models.visible(bytes(listing), self._runtime.listed)
         await self._down.reply(respond.Reply(200, headers, body))
@@ -185,15 +193,21 @@ class Descent:
     def _bounds(self, answer: Answer) -> relay.Bounds:
         """JSON is bounded as a whole. What may be large (files, audio) is bounded like a stream."""
         if b"json" in (answer.header(b"content-type") or b""):
-            return relay.Bounds(self._loop, until=answer.deadline, idle=None)
+            return relay.Bounds(self._loop, until=answer.deadline, idle=None, task=self._line.task)
         return self._stream_bounds()
 
     def _stream_bounds(self, keepalive: float = 0.0) -> relay.Bounds:
-        http = self._runtime.config.inference.http
-        whole = http.stream_timeout_secs
-        left = None if whole is None else self._course.started + whole - time.monotonic()
+        values = self._runtime.values
+        whole = values.stream_timeout_secs
+        left = None if whole is None else self._course.started + whole - monotonic()
         until = None if left is None else self._loop.time() + left
-        return relay.Bounds(self._loop, until=until, idle=http.stream_idle_timeout_secs, keepalive=keepalive)
+        return relay.Bounds(
+            self._loop,
+            until=until,
+            idle=values.stream_idle_timeout_secs,
+            keepalive=keepalive,
+            task=self._line.task,
+        )
 
     async def _stream(self, answer: Answer, pieces: relay.Pieces, headers: Headers, meter: Meter) -> None:
         course = self._course
@@ -205,12 +219,14 @@ class Descent:
         if answer.usage_dropped:
             stream.hide_usage = False
         if not self._down.begun:
-            await self.begin_stream(answer.status, headers)
-            if pieces is answer:
-                await stream.begin(answer.take_first())
+            self._streams()
+            if not self._down.head_now(answer.status, headers, stream=True):
+                await self._down.head(answer.status, headers, stream=True)
+            if pieces is answer and not stream.begin(answer.take_first()):
+                await stream.catch_up()
             if not self._down.bytes:
                 await self._down.flush()
-        keepalive = self._runtime.config.inference.keepalive_comment_secs
+        keepalive = self._runtime.values.keepalive_comment_secs
         failed: tuple[str, str] | None = None
         try:
             source = answer if pieces is answer and answer.pours else None
@@ -225,7 +241,7 @@ class Descent:
         else:
             course.failed(failed[1], failed[0])
             return await self.end_stream(*failed)
-        return await self._down.finish()
+        return None if self._down.finish_now() else await self._down.finish()
 
     def _decoded(self, answer: Answer) -> tuple[relay.Pieces, Headers, bool]:
         """The body as it goes down, its headers, and whether its bytes can be read here.

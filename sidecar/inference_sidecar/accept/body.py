@@ -7,7 +7,6 @@ the header lines that may go up. Must not interpret a body.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import BadBody, ClientGone
@@ -33,6 +32,7 @@ _READ: Final = frozenset({
     b"content-length", b"content-type", b"accept-encoding", b"transfer-encoding", b"content-encoding",
     b"x-stream-stats",
 })  # fmt: skip
+_JSON: Final = b"application/json"
 _DECODABLE: Final = frozenset({"gzip", "deflate"})
 _NO_CODINGS: Final[frozenset[str]] = frozenset()
 
@@ -85,9 +85,18 @@ def read_head(headers: Headers) -> Head:
 def up(headers: Headers, *, traced: bool) -> Headers:
     """The app's header lines that go up, in order, without framing, credentials and accept-encoding."""
     barred = _NOT_UP if traced else _NOT_UP_UNTRACED
-    lines = [line for line in headers if line[0] not in barred and not line[0].startswith(_NOT_UP_PREFIXES)]
+    lines = []
+    hops = False
+    for line in headers:
+        name = line[0]
+        if name in barred:
+            hops = hops or name == b"connection"
+        elif not name.startswith(_NOT_UP_PREFIXES):
+            lines.append(line)
+    if not hops:
+        return lines
     named = named_by_connection(headers)
-    return [line for line in lines if line[0] not in named] if named else lines
+    return [line for line in lines if line[0] not in named]
 
 
 def wanted_coding(head: Head, *, readable: bool, plain: bool) -> bytes:
@@ -159,8 +168,9 @@ def _piece(message: MutableMapping[str, Any]) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-@lru_cache(maxsize=64)
 def _media(value: bytes) -> str:
+    if value == _JSON:  # nearly always
+        return "application/json"
     return value.decode("latin-1").partition(";")[0].strip().lower()
 
 

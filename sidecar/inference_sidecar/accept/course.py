@@ -5,8 +5,8 @@ Enters: what the rooms find out. Leaves: ASGI messages, and at the end an `Outco
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import relay, respond
@@ -205,6 +205,13 @@ class Downlink:
         self.status, self.begun, self.streamed = status, True, stream
         await self._send({"type": "http.response.start", "status": status, "headers": self._lines(headers)})
 
+    def head_now(self, status: int, headers: Headers, *, stream: bool = False) -> bool:
+        """As `head`, if there is room right now; where there is none, nothing is sent."""
+        if not self._line.begin(status, self._lines(headers)):
+            return False
+        self.status, self.begun, self.streamed = status, True, stream
+        return True
+
     def _lines(self, headers: Headers) -> Headers:
         """With what every answer is told."""
         lines = headers[:]
@@ -231,7 +238,7 @@ class Downlink:
 
     def _passes(self, piece: bytes) -> None:
         if self.first_byte is None:
-            self.first_byte = time.monotonic()
+            self.first_byte = monotonic()
         self.bytes += len(piece)
         if self.kept is not None and len(self.kept) < CONTENT_KEPT:
             self.kept += piece[: CONTENT_KEPT - len(self.kept)]
@@ -246,6 +253,11 @@ class Downlink:
         """End the answer as a whole one."""
         self.complete = True
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def finish_now(self) -> bool:
+        """As `finish`, if there is room right now; where there is none, nothing is sent."""
+        self.complete = self._line.finish()
+        return self.complete
 
 
 def shown(piece: bytes) -> str:

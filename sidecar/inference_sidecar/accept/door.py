@@ -8,7 +8,6 @@ away) or by a plain cross-site request (Origin does).
 from __future__ import annotations
 
 import ipaddress
-from functools import lru_cache
 from typing import NamedTuple
 
 from inference_config.schema import Server
@@ -36,6 +35,9 @@ class Door:
         self._guarded = server.host is None or is_loopback(server.host)
         self._any_host = not self._guarded and not self._hosts
         self._any_origin = not self._guarded and not self._origins
+        self._known: bytes | None = (
+            None  # the last Host line that was accepted: apps write the same one every time
+        )
 
     def judge(self, headers: Headers) -> Verdict:
         """Judge by the Host and Origin lines. A request without either is no browser's."""
@@ -60,9 +62,13 @@ class Door:
         return _WELCOME if origin is None else Verdict(None, origin)
 
     def _host_accepted(self, value: bytes) -> bool:
-        if self._any_host or _names_loopback(value):
+        if value == self._known:
             return True
-        return _host_of(value.decode("latin-1")) in self._hosts
+        host = _host_of(value.decode("latin-1"))
+        accepted = self._any_host or is_loopback(host) or host in self._hosts
+        if accepted:
+            self._known = value
+        return accepted
 
     def _origin_accepted(self, value: bytes) -> bool:
         text = value.decode("latin-1").lower()
@@ -81,12 +87,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@lru_cache(maxsize=64)
-def _names_loopback(value: bytes) -> bool:
-    """Whether a Host line names this machine: apps write the same one every time."""
-    return is_loopback(_host_of(value.decode("latin-1")))
 
 
 def _host_of(authority: str) -> str:

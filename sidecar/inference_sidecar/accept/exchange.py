@@ -8,8 +8,8 @@ cut by the process's end, left by the app.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import models, relay, respond, validate
@@ -60,12 +60,13 @@ class Exchange:
         self._line = line
         self._headers: Headers = scope["headers"]
         self._query: bytes = scope["query_string"]
+        self._located: Located | None = None
         self._head = bodies.read_head(self._headers)
         self.course = Course(
             request_id,
             scope["method"],
             scope["raw_path"],
-            time.monotonic(),
+            monotonic(),
             trace,
             debugged=self._runtime.debugged,
         )
@@ -76,7 +77,7 @@ class Exchange:
             origin=origin,
             request_id=request_id,
             content_mask=self._runtime.mask
-            if self._runtime.config.logging.content and self.course.debugged
+            if self._runtime.values.content and self.course.debugged
             else None,
         )
         if trace is not None and trace.content:
@@ -89,7 +90,22 @@ class Exchange:
             raise asyncio.CancelledError
         failed: tuple[respond.Reply, str, str] | None = None
         try:
-            refused = refused or await self._forward()
+            call = refused or self._at_once()
+            if call is None:
+                call = self._call(await self._read())
+            if isinstance(call, Refusal):
+                refused = call
+            else:
+                answer = await self._open(call)
+                try:
+                    descent = self._descent.bring(answer)
+                    if descent is not None:
+                        await descent
+                except BaseException:
+                    answer.drop()
+                    raise
+                if not answer.close_now():
+                    await answer.aclose()
         except ClientGone:
             raise asyncio.CancelledError from None
         except BadBody as error:
@@ -108,38 +124,18 @@ class Exchange:
         """Answer what is no request of the API's."""
         await self._down.reply(reply)
 
-    async def _forward(self) -> Refusal | None:
+    def _at_once(self) -> Call | Refusal | None:
+        """What goes up, or a refusal; None where the body is still to be received."""
         course = self.course
-        target = self._runtime.target
-        located = target.locate(course.method, course.path, self._query, None)
+        located = self._upstream.locate(course.method, course.path, self._query, None)
         if isinstance(located, Refusal):
             return located
-        course.endpoint = located.endpoint
-        request: InferenceRequest | AsyncIterator[bytes] | Refusal | None = self._refused_by_path(located)
-        if request is None:
-            body = self._here()
-            request = await self._read() if body is None else self._held(body)
-        if isinstance(request, Refusal):
-            return request
-        if isinstance(request, InferenceRequest):
-            course.request = request
-            course.bytes_up = len(request.body)
-            if request.model is not None and target.azure and target.deployment is None:
-                # On Azure's classic paths the model names the deployment: the body has its say in the path.
-                located = target.locate(course.method, course.path, self._query, request.model)
-                if isinstance(located, Refusal):
-                    return located
-        answer = await self._open(self._call(located, request))
-        try:
-            descent = self._descent.bring(answer)
-            if descent is not None:
-                await descent
-        except BaseException:
-            answer.drop()
-            raise
-        if not answer.close_now():
-            await answer.aclose()
-        return None
+        course.endpoint, self._located = located.endpoint, located
+        refused = self._refused_by_path(located)
+        if refused is not None:
+            return refused
+        body = self._here()
+        return None if body is None else self._call(self._held(body))
 
     def _refused_by_path(self, located: Located) -> Refusal | None:
         if located.model is None:
@@ -150,7 +146,7 @@ class Exchange:
 
     async def _read(self) -> InferenceRequest | AsyncIterator[bytes] | Refusal | None:
         """The body: read and checked, or a stream that is passed through, or None where there is none."""
-        course, head, limits = self.course, self._head, self._runtime.config.server
+        course, head, limits = self.course, self._head, self._runtime.values
         if not head.has_body and course.endpoint is not Endpoint.CHAT:
             return None if course.method in _WITHOUT_BODY else InferenceRequest(b"", b"")
         if not self._is_held():
@@ -172,11 +168,7 @@ class Exchange:
     def _here(self) -> bytes | None:
         """The body, where it is small, is to be held, and is here already: to receive it would be most of reading it."""
         size = self._head.length
-        if (
-            not size
-            or size > min(TURN_BYTES, self._runtime.config.server.max_json_bytes)
-            or not self._is_held()
-        ):
+        if not size or size > min(TURN_BYTES, self._runtime.values.max_json_bytes) or not self._is_held():
             return None
         return self._line.take()
 
@@ -209,11 +201,24 @@ class Exchange:
         media = self._head.media
         return self.course.endpoint in METERED or media == "application/json" or media.endswith("+json")
 
-    def _call(self, located: Located, request: InferenceRequest | AsyncIterator[bytes] | None) -> Call:
-        endpoint = self.course.endpoint
-        headers = bodies.up(self._headers, traced=self._runtime.config.telemetry.propagate_traceparent)
+    def _call(self, request: InferenceRequest | AsyncIterator[bytes] | Refusal | None) -> Call | Refusal:
+        course, target, located = self.course, self._runtime.target, self._located
+        assert located is not None, "a request that is read has its place"
+        if isinstance(request, Refusal):
+            return request
+        if isinstance(request, InferenceRequest):
+            course.request = request
+            course.bytes_up = len(request.body)
+            if request.model is not None and target.azure and target.deployment is None:
+                # On Azure's classic paths the model names the deployment: the body has its say in the path.
+                elsewhere = self._upstream.locate(course.method, course.path, self._query, request.model)
+                if isinstance(elsewhere, Refusal):
+                    return elsewhere
+                located = elsewhere
+        endpoint = course.endpoint
+        headers = bodies.up(self._headers, traced=self._runtime.values.propagate_traceparent)
         coding = bodies.wanted_coding(
-            self._head, readable=endpoint in METERED or endpoint in _LISTS, plain=self.course.request.stream
+            self._head, readable=endpoint in METERED or endpoint in _LISTS, plain=course.request.stream
         )
         headers.append((b"accept-encoding", coding))
         body: bytes | AsyncIterator[bytes] | None = None
@@ -225,24 +230,22 @@ class Exchange:
             body, length = request, self._head.length
             chunked = (b"transfer-encoding", b"chunked")
             headers.append(chunked if length is None else (b"content-length", b"%d" % length))
-        if self.course.debugged:
+        if course.debugged:
             self._debug_call(located)
-        method, trace = self.course.method, self.course.trace
-        return Call(method, located.target, headers, endpoint, body, without_usage, trace)
+        ready = self._descent.expect_stream if course.request.stream else None
+        return Call(
+            course.method, located.target, headers, endpoint, body, without_usage, course.trace, ready
+        )
 
     def _open(self, call: Call) -> Coroutine[Any, Any, Answer]:
         """The answer's head and first byte. Meanwhile, where the configuration says so, comments go down."""
-        course = self.course
+        course, upstream = self.course, self._upstream
         if course.trace is not None:
             course.trace.goes_up()
-        if course.request.stream:
-            # After the request has gone up: to make ready takes as long as the upstream takes at its shortest.
-            self._line.loop.call_soon(self._descent.expect_stream)
-        sending = self._upstream.send(call, self.course.attempts)
-        interval = self._runtime.config.inference.keepalive_comment_secs
-        if not interval or not self.course.request.stream:
-            return sending
-        return kept_alive(sending, interval, self._keep_alive, Answer.drop)
+        interval = self._runtime.values.keepalive_comment_secs
+        if not interval or not course.request.stream:
+            return upstream.send(call, course.attempts, self._line.task)
+        return kept_alive(upstream.send(call, course.attempts), interval, self._keep_alive, Answer.drop)
 
     async def _keep_alive(self) -> None:
         if not self._down.begun:
@@ -277,7 +280,7 @@ class Exchange:
 
     def ends(self) -> None:
         """Nothing more goes down."""
-        self.ended = time.monotonic()
+        self.ended = monotonic()
 
     def outcome(self) -> Outcome:
         """The whole of it, after the end."""
@@ -299,7 +302,7 @@ class Exchange:
 
     def _debug_request(self, body: bytes) -> None:
         debug("request received", request_id=self.course.request_id, bytes=len(body))
-        if self._runtime.config.logging.content:
+        if self._runtime.values.content:
             debug("request content", request_id=self.course.request_id, content=shown(body))
 
     def _debug_call(self, located: Located) -> None:

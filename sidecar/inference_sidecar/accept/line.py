@@ -42,6 +42,15 @@ class Line:
         """Send a whole answer, of which nothing was sent, at once. False: there is no room, nothing was sent."""
         raise NotImplementedError
 
+    def begin(self, status: int, headers: Headers) -> bool:
+        """Begin an answer, of which nothing was sent; its head leaves with the first of its body. False: there is no room,
+        nothing was begun."""
+        raise NotImplementedError
+
     def pour(self, piece: bytes) -> bool:
         """Send a piece of an answer's body whose head was sent, at once. False: there is no room, nothing was sent."""
+        raise NotImplementedError
+
+    def finish(self) -> bool:
+        """End an answer whose head was sent, at once. False: there is no room, nothing was sent."""
         raise NotImplementedError

@@ -29,6 +29,23 @@ _CAN_STREAM = {"openai": True, "azure": True, "echo": True}
 
 
 @dataclass(frozen=True, slots=True)
+class Values:
+    """Values of the configuration that requests look at, each as its setting has it: to ask pydantic's own objects takes
+    many times as long."""
+
+    timeout_secs: float
+    stream_timeout_secs: float | None
+    stream_idle_timeout_secs: float
+    keepalive_comment_secs: float
+    max_retries: int
+    retry_backoff_ms: int
+    max_json_bytes: int
+    max_body_bytes: int
+    propagate_traceparent: bool
+    content: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """Everything that one generation of the configuration means for a request.
 
@@ -40,6 +57,7 @@ class Runtime:
     """
 
     config: Config
+    values: Values
     digest: str
     revision: str
     target: Target
@@ -87,6 +105,7 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
         shown = OPENAI_MODEL_FILTER
     return Runtime(
         config=config,
+        values=_values(config),
         digest=digest,
         revision=revision or digest,
         target=target,
@@ -105,6 +124,22 @@ def compile_runtime(config: Config, key: SecretStr | None, revision: str | None)
         listed=_both(_matcher(shown or None), allowed),
         named_models=_named_models(inference, target),
         debugged=config.logging.level == "debug",
+    )
+
+
+def _values(config: Config) -> Values:
+    inference, http, server = config.inference, config.inference.http, config.server
+    return Values(
+        timeout_secs=http.timeout_secs,
+        stream_timeout_secs=http.stream_timeout_secs,
+        stream_idle_timeout_secs=http.stream_idle_timeout_secs,
+        keepalive_comment_secs=inference.keepalive_comment_secs,
+        max_retries=http.max_retries,
+        retry_backoff_ms=http.retry_backoff_ms,
+        max_json_bytes=server.max_json_bytes,
+        max_body_bytes=server.max_body_bytes,
+        propagate_traceparent=config.telemetry.propagate_traceparent,
+        content=config.logging.content,
     )
 
 

@@ -153,7 +153,7 @@ class Cycle:
             return
         kind = message["type"]
         if not self._begun and kind == "http.response.start":
-            self._begin(message["status"], message.get("headers", ()))
+            self.begin(message["status"], message.get("headers", ()))
         elif self._begun and not self.complete and kind == "http.response.body":
             self.piece(message.get("body", b""), more=message.get("more_body", False))
         else:
@@ -161,7 +161,7 @@ class Cycle:
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """All of the answer, now."""
-        self._begin(status, headers)
+        self.begin(status, headers)
         self.piece(body, more=False)
 
     def piece(self, body: bytes, *, more: bool) -> None:
@@ -187,7 +187,8 @@ class Cycle:
             self.wake()
             wire.ended(self)
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The answer's head, which leaves with the first of its body."""
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         names = []
         values = []
@@ -223,27 +224,27 @@ class Cycle:
         lines.append(b"\r\n")
         self._head = b"".join(lines)
 
-    async def run(self, app: App) -> None:
-        """Have the app answer. What it leaves unsaid becomes a 500, or a connection that is cut."""
-        try:
-            await app(self._scope, self.receive, self.send)
-        except Exception:  # noqa: BLE001  the edge: a fault of one request is told, and ends no other
-            LOGGER.exception("exception in an ASGI application")
+    def start(self, app: App) -> Awaitable[None]:
+        """Have the app answer. When it has, that is to be told by `over`, or where it raised by `failed`."""
+        return app(self._scope, self.receive, self.send)
+
+    def over(self) -> None:
+        """The app has returned. What it left unsaid becomes a 500, or a connection that is cut."""
+        if not self.complete and not self._wire.closing:
+            LOGGER.error("an ASGI application returned before its answer was whole")
             self._fail()
-        except BaseException:
-            self._wire.close()
-            raise
-        else:
-            if not self.complete and not self._wire.closing:
-                LOGGER.error("an ASGI application returned before its answer was whole")
-                self._fail()
+
+    def failed(self) -> None:
+        """The app raised what is being handled: as `over`."""
+        LOGGER.exception("exception in an ASGI application")
+        self._fail()
 
     def _fail(self) -> None:
         if self._begun or self._wire.closing:
             self._wire.close()
             return
         length = b"%d" % len(_FAILED)
-        self._begin(
+        self.begin(
             500, [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
         )
         self.piece(_FAILED, more=False)

@@ -23,6 +23,7 @@ from ..errors import HeadTooLarge
 from ..outbox import outbox_of
 from ..records import Headers
 from ..respond import error_body
+from ..waiter import Waiter
 from .cycle import STATUS_LINES, App, Cycle, Wire
 
 PEER_CHECK_SECS: Final = 0.05
@@ -65,7 +66,8 @@ class Connection(Wire):
         self._newest: Cycle | None = None  # the one whose body comes
         self._waiting: deque[Cycle] = deque()  # pipelined behind the one that is being answered
         self.task = None
-        self._turn: asyncio.Future[None] | None = None  # for which it waits between two
+        self._turn = Waiter(self.loop)  # for which it waits between two
+        self._due = False  # there is one, and what came with its head is being read
         self._callback: Callable[[], Any] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
@@ -108,12 +110,28 @@ class Connection(Wire):
             self._cycle.whole(status, headers, body)
         return True
 
+    def begin(self, status: int, headers: Headers) -> bool:
+        """See `accept.Line`."""
+        if self.full:
+            return False
+        if not self.gone and self._cycle is not None:
+            self._cycle.begin(status, headers)
+        return True
+
     def pour(self, piece: bytes) -> bool:
         """See `accept.Line`."""
         if self.full:
             return False
         if not self.gone and self._cycle is not None:
             self._cycle.piece(piece, more=True)
+        return True
+
+    def finish(self) -> bool:
+        """See `accept.Line`."""
+        if self.full:
+            return False
+        if not self.gone and self._cycle is not None:
+            self._cycle.piece(b"", more=False)
         return True
 
     def write(self, data: bytes) -> None:
@@ -139,7 +157,10 @@ class Connection(Wire):
             self.write(data)
         else:
             self._outgoing = data
-            self._outbox.add(self._go)
+            if self._outbox.alone:
+                self._go()
+            else:
+                self._outbox.add(self._go)
 
     def _go(self) -> None:
         """Send what was to be sent within this turn."""
@@ -191,7 +212,7 @@ class Connection(Wire):
         self._transport = transport
         self._descriptor = transport.get_extra_info("socket").fileno()
         self._patience(self._head_secs)
-        self._alarm.add(self)
+        self._alarm.add(self, self.when)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The app has left."""
@@ -207,8 +228,7 @@ class Connection(Wire):
         self.resume_writing()
         if self._cycle is not None:
             self._cycle.wake()
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
+        self._turn.wake()
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
@@ -229,6 +249,16 @@ class Connection(Wire):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the app."""
+        self._read(data)
+        if not self._due:
+            return
+        self._due = False
+        if self._outbox.open:
+            self._turn.wake()  # after what others sent in this turn: their requests take the same steps one after the other
+        else:
+            self._turn.wake_now()
+
+    def _read(self, data: bytes) -> None:
         if self._in_head:
             if not self._raw_head:
                 self._chunk = data
@@ -311,8 +341,8 @@ class Connection(Wire):
         self._cycle = cycle
         if self.task is None:
             self.task = self.loop.create_task(self._answer())
-        elif self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
+        else:
+            self._due = True
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -339,14 +369,16 @@ class Connection(Wire):
             while not self.gone:
                 cycle = self._cycle
                 if cycle is None:
-                    self._turn = self.loop.create_future()
                     await self._turn
-                    self._turn = None
                     continue
                 self._tasks.add(task)  # uvicorn's: those that a server's end waits for
                 outbox.open += 1
                 try:
-                    await cycle.run(self._app)
+                    await cycle.start(self._app)
+                except Exception:  # noqa: BLE001  the edge: a fault of one request is told, and ends no other
+                    cycle.failed()
+                else:
+                    cycle.over()
                 finally:
                     outbox.open -= 1
                 self._tasks.discard(task)

@@ -50,9 +50,12 @@ class Tracing:
         the app's is taken. `excluded`: a pattern; attempts at URLs in which it is found have no span."""
         self.content = content
         self.finish = finish
-        self._keeps = sampler.keeps
+        self._sampler = sampler
         self._traceparent = traceparent
         self._excluded = re.compile(excluded).search if excluded else None
+        self._about = _NO_SPAN
+        self._method = ""
+        self._url: str | None = None
 
     def begin(self, headers: Headers, ids: bytes) -> Trace:
         """A request came. Header names are in lower case. `ids`: 40 bytes at random, of which the trace and
@@ -71,13 +74,15 @@ class Tracing:
         if parents and self._traceparent and len(parents) == 1:
             parent = parent_of(parents[0], states)
         trace_id = ids[24:] if parent is None else parent.trace_id
-        return Trace(self, trace_id, ids, parent, agent, kept=self._keeps(trace_id, parent))
+        return Trace(self, trace_id, ids, parent, agent, kept=self._sampler.keeps(trace_id, parent))
 
     def about(self, method: str, url: str, host: str, port: int | None) -> bytes:
-        """What is the same in every such attempt's span."""
-        if self._excluded is not None and self._excluded(url):
-            return _NO_SPAN
-        return about_attempt(method, url, host, port)
+        """What is the same in every such attempt's span. The last is kept: most are such."""
+        if url is not self._url or method != self._method:
+            excluded = self._excluded is not None and self._excluded(url)
+            self._about = _NO_SPAN if excluded else about_attempt(method, url, host, port)
+            self._method, self._url = method, url
+        return self._about
 
 
 class Trace:

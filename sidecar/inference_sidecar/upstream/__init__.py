@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from ..deadline import Deadline
 from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamTimeout
-from ..records import Endpoint, Headers, Retry
-from ..runtime import Runtime
+from ..records import Endpoint, Headers, Refusal, Retry
+from ..runtime import Located, Runtime
 from ..telemetry import debug
 from . import retry
-from .parts import Opened, Prepared, Readable
+from .parts import Opened, blank_request
+from .request import Lines, Ready
 from .traced import Shown, answered, shown, unanswered
 from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
+    from .connections import Body
 
 __all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
 
@@ -44,10 +46,10 @@ class Call:
 
     `body` is whole bytes, a stream that can be read once, or None. `without_usage` is the body without the
     sidecar's own wish for usage, None where there was none. `trace` is given spans, where there is one. `headers` are complete but for Host, the key and
-    the configured ones.
+    the configured ones. `meanwhile` is called where the upstream has a request, or is about to have it.
     """
 
-    __slots__ = ("body", "endpoint", "headers", "method", "target", "trace", "without_usage")
+    __slots__ = ("body", "endpoint", "headers", "meanwhile", "method", "target", "trace", "without_usage")
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Call:
         body: bytes | AsyncIterator[bytes] | None,
         without_usage: bytes | None = None,
         trace: Trace | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -66,6 +69,7 @@ class Call:
         self.body = body
         self.without_usage = without_usage
         self.trace = trace
+        self.meanwhile = meanwhile
 
 
 class Answer:
@@ -87,12 +91,12 @@ class Answer:
         status: int,
         headers: Headers,
         first: bytes,
-        rest: Readable | None,
-        more: Callable[[], Awaitable[bytes | None]],
+        rest: Body | None,
+        more: Callable[[], Awaitable[bytes | None]] | None,
         wire: Wire,
         response: httpx.Response,
     ) -> None:
-        """`more` gives the body's next piece. `rest` is what it is read from, where that is one of ours."""
+        """`rest` is what the body is read from, where that is one of ours; else `more` gives its next piece."""
         self.status = status
         self.headers = headers
         self.first = first
@@ -125,7 +129,10 @@ class Answer:
         """The body's next piece, None at its end. Raises UpstreamError."""
         if not self._given:
             return self.take_first() or None
-        return None if self.whole else await self._more()
+        return None if self.whole else await self._following()
+
+    def _following(self) -> Awaitable[bytes | None]:
+        return _following(self._rest, self._more)
 
     @property
     def pours(self) -> bool:
@@ -144,7 +151,7 @@ class Answer:
         body = bytearray(self.first)
         try:
             while not self.whole and len(body) <= MAX_ERROR_BODY:
-                piece = await self._more()
+                piece = await self._following()
                 if piece is None:
                     break
                 body += piece
@@ -194,6 +201,8 @@ class Upstream:
         self._shown = shown(self._url)
         self._target = b""  # the last attempt's, and how it is told of: most have the same
         self._told: Shown = ("", "", None)
+        self._asked: tuple[str, bytes, bytes, str | None] = ("", b"", b"", None)
+        self._located: Located | Refusal | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         auth = runtime.auth_header()
         self._own: Headers = [
@@ -204,27 +213,34 @@ class Upstream:
         self._own_names = frozenset(name for name, _ in self._own)
         self._own_traced = [line for line in self._own if line[0] not in _OF_TRACES]
         self._barred_traced = self._own_names | _OF_TRACES
+        self._given: Headers | None = None  # the last call's, and what goes up with them: most have the same
+        self._traced = False
+        self._lines: Lines = ()
 
-    async def send(self, call: Call, attempts: Attempts) -> Answer:
-        """Send a call until an answer has begun or nothing more can be done.
+    def locate(self, method: str, raw_path: bytes, query: bytes, model: str | None) -> Located | Refusal:
+        """As `Target` does. The last one is kept: most requests have the same place."""
+        asked = (method, raw_path, query, model)
+        located = self._located
+        if located is None or asked != self._asked:
+            located = self.runtime.target.locate(method, raw_path, query, model)
+            self._located, self._asked = located, asked
+        return located
+
+    def send(
+        self, call: Call, attempts: Attempts, task: asyncio.Task[Any] | None = None
+    ) -> Coroutine[Any, Any, Answer]:
+        """Send a call until an answer has begun or nothing more can be done. `task`: the one that awaits this, where that is
+        known.
 
         Raises UpstreamError. Cancelling it closes the connection at once.
         """
-        secs = self.runtime.config.inference.http.timeout_secs
+        secs = self.runtime.values.timeout_secs
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        clock = Deadline(loop, loop.time() + secs)
+        clock = Deadline(loop, loop.time() + secs, task)
         if call.body is not None and not isinstance(call.body, bytes):
             # An upload may take longer than its answer: the clock starts again with each piece.
             call = _with_body(call, _WithProgress(call.body, lambda: clock.move(loop.time() + secs)))
-        try:
-            with clock:
-                return await self._attempts(call, attempts, clock)
-        except TimeoutError:
-            if not clock.expired:
-                raise
-            raise UpstreamTimeout(
-                f"No answer from {self.runtime.target.origin} within {secs:g} s (http.timeout_secs)."
-            ) from None
+        return self._attempts(call, attempts, clock)
 
     async def reachable(self, timeout_secs: float) -> tuple[bool, str | None]:
         """Whether the list of models can be asked for: any HTTP answer will do. Spends no tokens."""
@@ -247,53 +263,71 @@ class Upstream:
         return True, None
 
     async def _attempts(self, call: Call, attempts: Attempts, clock: Deadline) -> Answer:
-        http = self.runtime.config.inference.http
-        may_repeat = retry.repeatable(call.endpoint, call.method)
         dropped = call.without_usage is not None and self.wire.refuses_usage
-        while True:
-            attempts.count += 1
-            last = attempts.count > http.max_retries
-            body = call.without_usage if dropped else call.body
-            seen: dict[bytes, bytes] = {}
-            try:
-                answer = await self._attempt(call, body)
-            except UpstreamError as error:
-                again = retry.after_error(error, may_repeat=may_repeat) and _is_unread(call.body, error)
-                attempts.exhausted = again and last and attempts.count > 1
-                if not again or last:
-                    raise
-                failure: UpstreamError | Answer = error
-            else:
-                answer.attempts = attempts.count
-                answer.deadline = clock.when or 0.0
-                answer.usage_dropped = dropped
-                if answer.status < 400:
-                    return answer
-                if (
-                    call.without_usage is not None
-                    and not dropped
-                    and retry.refuses_usage(answer.status, answer.first)
-                ):
-                    # No try of the app's: it never asked for what was refused.
-                    self.wire.refuses_usage = dropped = True
-                    attempts.count -= 1
-                    continue
-                seen = dict(answer.headers)
-                again = isinstance(call.body, bytes | None) and retry.after_status(
-                    answer.status, seen, answer.first, may_repeat=may_repeat
-                )
-                answer.exhausted = attempts.exhausted = again and last and attempts.count > 1
-                if not again or last:
-                    return answer
-                failure = answer
-            wait = retry.wait_secs(attempts.count, http.retry_backoff_ms, seen, time.time())
-            if asyncio.get_running_loop().time() + wait >= (clock.when or 0.0):
-                if isinstance(failure, UpstreamError):
-                    raise failure
-                return failure
-            attempts.retries.append(Retry(time.monotonic(), attempts.count, wait, _why(failure)))
-            debug("retry", attempt=attempts.count, wait_ms=round(wait * 1000), why=_why(failure))
-            await asyncio.sleep(wait + _TICK_SECS)
+        outcome: Answer | UpstreamError
+        try:
+            with clock:
+                while True:
+                    attempts.count += 1
+                    try:
+                        outcome = await self._attempt(call, call.without_usage if dropped else call.body)
+                    except UpstreamError as error:
+                        outcome = error
+                    else:
+                        outcome.attempts = attempts.count
+                        outcome.deadline = clock.when or 0.0
+                        outcome.usage_dropped = dropped
+                        if outcome.status < 400:
+                            return outcome
+                        if (
+                            call.without_usage is not None
+                            and not dropped
+                            and retry.refuses_usage(outcome.status, outcome.first)
+                        ):
+                            # No try of the app's: it never asked for what was refused.
+                            self.wire.refuses_usage = dropped = True
+                            attempts.count -= 1
+                            continue
+                    wait = self._again(call, attempts, outcome, clock)
+                    if wait is None:
+                        break
+                    await asyncio.sleep(wait + _TICK_SECS)
+        except TimeoutError:
+            if not clock.expired:
+                raise
+            secs = self.runtime.values.timeout_secs
+            raise UpstreamTimeout(
+                f"No answer from {self.runtime.target.origin} within {secs:g} s (http.timeout_secs)."
+            ) from None
+        if isinstance(outcome, UpstreamError):
+            raise outcome
+        return outcome
+
+    def _again(
+        self, call: Call, attempts: Attempts, failure: Answer | UpstreamError, clock: Deadline
+    ) -> float | None:
+        """Seconds to wait for the next try; None: there is to be none."""
+        values = self.runtime.values
+        may_repeat = retry.repeatable(call.endpoint, call.method)
+        last = attempts.count > values.max_retries
+        seen: dict[bytes, bytes] = {}
+        if isinstance(failure, UpstreamError):
+            again = retry.after_error(failure, may_repeat=may_repeat) and _is_unread(call.body, failure)
+            attempts.exhausted = again and last and attempts.count > 1
+        else:
+            seen = dict(failure.headers)
+            again = isinstance(call.body, bytes | None) and retry.after_status(
+                failure.status, seen, failure.first, may_repeat=may_repeat
+            )
+            failure.exhausted = attempts.exhausted = again and last and attempts.count > 1
+        if not again or last:
+            return None
+        wait = retry.wait_secs(attempts.count, values.retry_backoff_ms, seen, time.time())
+        if asyncio.get_running_loop().time() + wait >= (clock.when or 0.0):
+            return None
+        attempts.retries.append(Retry(time.monotonic(), attempts.count, wait, _why(failure)))
+        debug("retry", attempt=attempts.count, wait_ms=round(wait * 1000), why=_why(failure))
+        return wait
 
     async def _attempt(self, call: Call, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         """One try: the head, and the body's first piece. An error's body is read whole."""
@@ -307,25 +341,28 @@ class Upstream:
             if recording is not None:
                 unanswered(recording, error)
             raise
-        if recording is not None:
-            answered(recording, response)
         answer: Answer | None = None
         try:
-            status = response.status_code
-            if not 200 <= status <= 599:
-                raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
-            body_down: Readable | None = None
-            lines: Headers | None = None
+            body_down: Body | None = None
+            more: Callable[[], Awaitable[bytes | None]] | None = None
             first: bytes | None = b""
             if isinstance(response, Opened):
-                body_down, lines = response.body, response.lines
-                more: Callable[[], Awaitable[bytes | None]] = body_down.next
+                body_down = response.body
+                head = body_down.answer
+                status, version = head.status, head.version
+                lines = response.headers.raw if body_down.changed else head.headers
                 first = body_down.here()
             else:
-                more = _following(aiter(response.stream))  # type: ignore[arg-type]  # an async transport's
-            headers = [(name.lower(), value) for name, value in lines or response.headers.raw]
+                status, version = response.status_code, response.extensions.get("http_version", b"HTTP/1.1")
+                lines = response.headers.raw
+                more = _pieces(aiter(response.stream))  # type: ignore[arg-type]  # an async transport's
+            if recording is not None:
+                answered(recording, status, version)
+            if not 200 <= status <= 599:
+                raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
+            headers = [(name.lower(), value) for name, value in lines]
             while first == b"":
-                first = await more()
+                first = await _following(body_down, more)
             answer = Answer(status, headers, first or b"", body_down, more, wire, response)
             if status >= 400:
                 await answer.read()
@@ -343,26 +380,43 @@ class Upstream:
             if call.target != self._target:
                 self._target = call.target
                 self._told = self._shown(self.runtime.mask(call.target.partition(b"?")[0]))
-            trace.attempt_began(call.method, *self._told)
-        return trace.upward() if self.runtime.config.telemetry.propagate_traceparent else []
+            url, host, port = self._told
+            trace.attempt_began(call.method, url, host, port)
+        return trace.upward() if self.runtime.values.propagate_traceparent else []
 
     def _request(
         self, call: Call, body: bytes | AsyncIterator[bytes] | None, lines: Headers
     ) -> httpx.Request:
         """`lines`: what the upstream is told of the trace; others of that kind, be they configured, are left out then."""
-        barred, own = (self._barred_traced, self._own_traced) if lines else (self._own_names, self._own)
-        headers = own + [line for line in call.headers if line[0] not in barred]
-        if isinstance(body, bytes):
-            lines = [*lines, (b"content-length", b"%d" % len(body))]
-        extensions: dict[str, Any] = {
-            "target": call.target,
-            "fresh": not retry.repeatable(call.endpoint, call.method),
-        }
-        return Prepared(call.method, self._url, headers, lines, b"" if body is None else body, extensions)
+        if call.headers != self._given or bool(lines) != self._traced:
+            self._given, self._traced = call.headers, bool(lines)
+            barred, own = (self._barred_traced, self._own_traced) if lines else (self._own_names, self._own)
+            self._lines = tuple(own + [line for line in call.headers if line[0] not in barred])
+        request = blank_request()
+        request.ready = Ready(
+            call.method,
+            self._url,
+            call.target,
+            self._lines,
+            lines,
+            b"" if body is None else body,
+            length=len(body) if isinstance(body, bytes) else None,
+            fresh=not retry.repeatable(call.endpoint, call.method),
+            meanwhile=call.meanwhile,
+        )
+        return request
 
 
 def _with_body(call: Call, body: AsyncIterator[bytes]) -> Call:
-    return Call(call.method, call.target, call.headers, call.endpoint, body, trace=call.trace)
+    return Call(
+        call.method,
+        call.target,
+        call.headers,
+        call.endpoint,
+        body,
+        trace=call.trace,
+        meanwhile=call.meanwhile,
+    )
 
 
 class _WithProgress:
@@ -390,8 +444,18 @@ def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) 
     return isinstance(body, bytes | None) or not error.sent
 
 
-def _following(pieces: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes | None]]:
+def _pieces(pieces: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes | None]]:
     return lambda: anext(pieces, None)
+
+
+def _following(
+    body: Body | None, more: Callable[[], Awaitable[bytes | None]] | None
+) -> Awaitable[bytes | None]:
+    """The next piece of an answer's body, None at its end."""
+    if body is not None:
+        return body.next()
+    assert more is not None, "a body is read from something"
+    return more()
 
 
 def _why(failure: UpstreamError | Answer) -> str:

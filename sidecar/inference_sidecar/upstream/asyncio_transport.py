@@ -49,6 +49,8 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         self._connections = Connections(
             self._connect, keep_alive=keep_alive, max_idle=max_idle, max_connections=max_connections
         )
+        # Below is what httpx wants to see; who calls it with each request need not pass by way of it.
+        self.handle_async_request = self._connections.send  # type: ignore[method-assign]
 
     @property
     def connections(self) -> int:

@@ -23,6 +23,7 @@ from typing import Final
 
 from ..errors import Unwritable, UpstreamDisconnected, UpstreamError, UpstreamProtocolError
 from ..outbox import outbox_of
+from ..waiter import Waiter
 from .dial import reason
 from .framing import Answer
 from .link import CHUNK, STREAK, TLS_PIECE, Link
@@ -44,7 +45,7 @@ class Connection:
 
     __slots__ = (
         "_answer", "_broken", "_closed", "_error", "_head", "_left", "_link", "_loop", "_outbox", "_outgoing", "_over",
-        "_pieces", "_poll", "_reading", "_room", "_secure", "_sink", "_size", "_stopped", "_streak", "_unsent", "_used",
+        "_pieces", "_poll", "_reading", "_room", "_secure", "_sink", "_size", "_sock", "_stopped", "_streak", "_unsent", "_used",
         "_waiter", "idle", "idle_until", "name", "origin",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Connection:
         self.idle = False
         self.idle_until = 0.0
         self._link = link
+        self._sock = link.sock
         self._secure = secure
         self._closed = closed
         self._room = room
@@ -72,7 +74,7 @@ class Connection:
         self._answer: Answer | None = None
         self._pieces: list[bytes] = []
         self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = Waiter(self._loop)
         self._error: OSError | None = None
         self._reading = False  # the loop tells of what arrives
         self._over = False  # nothing more is going to arrive
@@ -102,24 +104,41 @@ class Connection:
             self._readable()
         return not self._over
 
-    async def exchange(self, method: str, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> Answer:
-        """Send a request and wait for the head of its answer. Raises UpstreamError, Unwritable, and what `body`
-        raises; then the connection has to be closed."""
+    async def exchange(
+        self,
+        head: RequestHead,
+        body: bytes | AsyncIterable[bytes],
+        *,
+        bare: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Send a request and wait for the head of its answer. `bare` and `meanwhile` are as for `Answer` and `Ready`. Raises
+        UpstreamError, Unwritable, and what `body` raises; then the connection has to be closed."""
         if isinstance(body, bytes) and len(body) != head.length:
             raise Unwritable
         self._used = self._answer is not None
         self._head = head
         self._pieces.clear()  # of the last answer, if its reader did not want it
         self._size = 0
-        answer = self._answer = Answer(bare=method == "HEAD")
-        if self._secure is not None and not self._used:
-            self._received(0)  # what came together with the end of the handshake
-        self._listen()
+        if not self._used:
+            self._answer = Answer(bare=bare)
+            if self._secure is not None:
+                self._received(0)  # what came together with the end of the handshake
         self._unsent = True
-        if isinstance(body, bytes) and len(body) <= JOINED:
+        joined = isinstance(body, bytes) and len(body) <= JOINED
+        if isinstance(body, bytes) and joined:
             self._send_soon(head.data + body)
-        else:
+        # All that can wait until the request is on its way does.
+        if self._used:
+            self._answer = Answer(bare=bare)
+        answer = self._answer
+        assert answer is not None
+        answer.expect()
+        self._listen()
+        if not joined:
             self._unsent = not await self._send(head, body)
+        if meanwhile is not None:
+            meanwhile()
         while self._left or not answer.status:
             if self._left:
                 left, self._left = self._left, b""
@@ -127,7 +146,7 @@ class Connection:
             elif answer.fault is not None or self._over:
                 raise self._failure(answer)
             else:
-                await self._wait()
+                await self._waiter
         return answer
 
     async def read(self, answer: Answer) -> bytes:
@@ -137,12 +156,7 @@ class Connection:
                 return b""
             if answer.fault is not None or self._over:
                 raise self._failure(answer)
-            # As `_wait` does; a call less, each time that a chunk of a stream is awaited.
-            waiter = self._waiter = self._loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
+            await self._waiter
         return self._taken()
 
     def here(self) -> bytes:
@@ -163,7 +177,7 @@ class Connection:
                 raise self._failure(answer)
             self._sink = sink
             try:
-                await self._wait()
+                await self._waiter
             finally:
                 self._sink = None
         return False
@@ -197,14 +211,17 @@ class Connection:
                 self._broken = True
                 return
         self._outgoing = data
-        self._outbox.add(self._go)
+        if self._outbox.alone:
+            self._go()
+        else:
+            self._outbox.add(self._go)
 
     def _go(self) -> None:
         data, self._outgoing = self._outgoing, b""
         if self._over:
             return
         try:
-            sent = self._link.sock.send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -213,7 +230,7 @@ class Connection:
         self._unsent = sent < len(data)
         if self._unsent:  # there was no room for all of it
             self._left = data[sent:]
-            self._wake()
+            self._waiter.wake()
 
     async def _send(self, head: RequestHead, body: bytes | AsyncIterable[bytes]) -> bool:
         """Returns whether the request went up whole."""
@@ -245,7 +262,7 @@ class Connection:
         return True
 
     async def _put(self, view: memoryview) -> bool:
-        sock = self._link.sock
+        sock = self._sock
         while view:
             if self._refused():
                 return False
@@ -257,7 +274,7 @@ class Connection:
                 self._broken = True
                 return False
             if not sent:
-                await self._wait(writable=True)
+                await self._writable()
                 continue
             view = view[sent:]
             # A peer as fast as we are must not keep everybody else from the loop.
@@ -277,7 +294,7 @@ class Connection:
     def _readable(self) -> None:
         """Take all that is there: after a reset uvloop tells of it once and never again. Less than was asked for is
         all; whether a reset lies behind it, the socket says at a third of what a vain attempt to read costs."""
-        sock = self._link.sock
+        sock = self._sock
         reset: OSError | None = None
         try:
             while not self._over:
@@ -300,7 +317,7 @@ class Connection:
         except OSError as exc:
             self._lost(exc)
         if self._sink is None or not self._poured(self._sink):
-            self._wake()
+            self._go_on()
         if self.idle and self._over:
             self.close()
 
@@ -363,33 +380,33 @@ class Connection:
     def _end(self) -> None:
         self._over = True
         self._deafen()
-        self._wake()
+        self._waiter.wake()
 
     def _listen(self) -> None:
         if not self._reading and not self._over:
             self._reading = True
-            self._loop.add_reader(self._link.sock, self._readable)
+            self._loop.add_reader(self._sock, self._readable)
 
     def _deafen(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._link.sock)
+            self._loop.remove_reader(self._sock)
 
-    async def _wait(self, *, writable: bool = False) -> None:
-        """Until something has arrived, or ended, or, where asked for, there is room to send."""
-        self._waiter = self._loop.create_future()
-        if writable:
-            self._loop.add_writer(self._link.sock, self._wake)
+    async def _writable(self) -> None:
+        """Until there is room to send, or something has arrived, or ended."""
+        self._loop.add_writer(self._sock, self._waiter.wake)
         try:
             await self._waiter
         finally:
-            self._waiter = None
-            if writable and not self._link.closed:
-                self._loop.remove_writer(self._link.sock)
+            if not self._link.closed:
+                self._loop.remove_writer(self._sock)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _go_on(self) -> None:
+        """What was waited for is here, and the loop has just told of it."""
+        if self._outbox.alone:
+            self._waiter.wake_now()
+        else:
+            self._waiter.wake()  # others have their turn, and take the same steps one after the other
 
     def _failure(self, answer: Answer) -> UpstreamError:
         if answer.fault is not None:

@@ -13,17 +13,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import httpx
 
 from ..errors import Unwritable, UpstreamError, UpstreamProtocolError
-from ..records import Headers
 from .connection import Connection
 from .framing import Answer
-from .parts import Opened, Prepared
-from .request import Beginning, RequestHead
+from .parts import Prepared, blank_answer
+from .request import Beginning, Lines, Ready, RequestHead
 
 SURPLUS_SECS: Final = 1.0
 """How long a connection beyond those that may be idle waits for the next request: where more requests than that are
@@ -101,22 +100,17 @@ class Connections:
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError, and what `request.stream` itself raises. Waits for a place without bound."""
-        url, extensions = request.url, request.extensions
+        ready = request.ready if isinstance(request, Prepared) else _ready(request)
+        url = ready.url
         if url is not self._url:
             self._url = url
             self._origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
         origin = self._origin
-        fresh = bool(extensions.get("fresh"))
+        fresh = ready.fresh
         try:
-            head = self._head(request, extensions.get("target") or url.raw_path)
+            head = self._head(ready, tuple(request.headers.raw) if ready.changed else ready.lines)
         except (Unwritable, UnicodeError):
             raise _unwritable(origin, sent=False) from None
-        body: bytes | AsyncIterable[bytes]
-        if isinstance(request, Prepared):
-            body = request.body
-        else:
-            stream = request.stream
-            body = b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream
         if not self._places.take():
             await self._places.wait()
         connection: Connection | None = None
@@ -125,31 +119,26 @@ class Connections:
                 connection = self._take(origin)
             if connection is None:
                 connection = await self._connect(origin)
-            answer = await connection.exchange(request.method, head, body)
+            answer = await connection.exchange(
+                head, ready.body, bare=ready.method == "HEAD", meanwhile=ready.meanwhile
+            )
         except BaseException as exc:
             self.give_back(connection, keep=False)
             if isinstance(exc, Unwritable):
                 raise _unwritable(origin, sent=True) from None
             raise
-        return Opened(
-            answer.status,
-            answer.headers,
-            Body(self, connection, answer, keep=not fresh),
-            {"http_version": answer.version, "reason_phrase": answer.reason},
-        )
+        response = blank_answer()
+        response.body = Body(self, connection, answer, keep=not fresh)
+        return response
 
-    def _head(self, request: httpx.Request, target: bytes) -> RequestHead:
+    def _head(self, ready: Ready, lines: Lines) -> RequestHead:
         """Raises Unwritable, UnicodeError."""
-        lines: Headers | None = None
-        own: Headers = []
-        if isinstance(request, Prepared):
-            lines, own = request.lines, request.own_lines
-        if lines is None:
-            lines, own = request.headers.raw, []
-        method, beginning = request.method.encode("ascii"), self._beginning
+        method, target, beginning = ready.method.encode("ascii"), ready.target, self._beginning
         if beginning is None or not beginning.again(method, target, lines):
             beginning = self._beginning = Beginning(method, target, lines)
-        return RequestHead(beginning, own)
+        if ready.changed:
+            return RequestHead(beginning)
+        return RequestHead(beginning, ready.own_lines, ready.length)
 
     def opened(self, connection: Connection) -> None:
         """There is one more."""
@@ -179,9 +168,11 @@ class Connections:
 
     def _take(self, origin: Origin) -> Connection | None:
         """The idle connection that was used last, if there is one that may serve."""
+        if not self.idle:
+            return None
         now = self._now()
         for connection in reversed(list(self.idle)):
-            if connection.origin != origin:
+            if connection.origin is not origin and connection.origin != origin:
                 continue
             if connection.idle_until > now and connection.alive():
                 del self.idle[connection]
@@ -224,19 +215,23 @@ class Connections:
 
 
 class Body:
-    """An answer's body. Frees the place once: at its end, at a failure, or when it is closed."""
+    """An answer's body as it comes, and its head. Frees the place once: at its end, at a failure, or when it is closed.
+
+    `changed`: the head's lines no longer count, but those of the response that this is the body of.
+    """
 
     def __init__(
         self, connections: Connections, connection: Connection, answer: Answer, *, keep: bool
     ) -> None:
-        self._answer = answer
+        self.answer = answer
+        self.changed = False
         self._connections = connections
         self._connection: Connection | None = connection
         self._keep = keep
 
     @property
     def ended(self) -> bool:
-        """See `parts.Readable`: the last piece was the end, too."""
+        """Whether the last piece was the end, too."""
         return self._connection is None
 
     def __aiter__(self) -> Body:
@@ -249,26 +244,26 @@ class Body:
         return piece
 
     async def next(self) -> bytes | None:
-        """See `parts.Readable`."""
+        """The next piece, None at the end: what iterating gives, without what that costs."""
         connection = self._connection
         if connection is None:
             return None
         try:
-            piece = await connection.read(self._answer)
+            piece = await connection.read(self.answer)
         except BaseException:
             self.close()
             raise
-        if connection.drained(self._answer):
+        if connection.drained(self.answer):
             self.close()
         return piece or None
 
     def here(self) -> bytes:
-        """See `parts.Readable`."""
+        """What has come and was not given; b"" where that is nothing."""
         connection = self._connection
         if connection is None:
             return b""
         piece = connection.here()
-        if connection.drained(self._answer):
+        if connection.drained(self.answer):
             self.close()
         return piece
 
@@ -278,7 +273,7 @@ class Body:
         if connection is None:
             return True
         try:
-            ended = await connection.pour(self._answer, sink)
+            ended = await connection.pour(self.answer, sink)
         except BaseException:
             self.close()
             raise
@@ -290,7 +285,21 @@ class Body:
         """Give the connection back, where that has not been done."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._connections.give_back(connection, keep=self._keep, kept_for=self._answer.kept_for)
+            self._connections.give_back(connection, keep=self._keep, kept_for=self.answer.kept_for)
+
+
+def _ready(request: httpx.Request) -> Ready:
+    """A request of httpx's own."""
+    extensions, stream = request.extensions, request.stream
+    return Ready(
+        request.method,
+        request.url,
+        extensions.get("target") or request.url.raw_path,
+        tuple(request.headers.raw),
+        [],
+        b"".join(stream) if isinstance(stream, httpx.SyncByteStream) else stream,
+        fresh=bool(extensions.get("fresh")),
+    )
 
 
 def name_of(origin: Origin) -> str:

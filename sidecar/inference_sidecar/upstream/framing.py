@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -63,7 +63,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_bare", "_buffer", "_framing", "_interim", "_left", "_step", "_tail",
+        "_bare", "_buffer", "_framing", "_interim", "_left", "_parser", "_step", "_tail",
         "begun", "complete", "fault", "headers", "kept_for", "reason", "reusable", "status", "surplus", "version",
     )  # fmt: skip
 
@@ -86,6 +86,11 @@ class Answer:
         self._framing: dict[bytes, bytes] = {}
         self._interim = 0
         self._left = 0
+        self._parser: Any = None
+
+    def expect(self) -> None:
+        """Make what is to read the head, while it is awaited."""
+        self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived, at least one byte; returns what of the body is in it."""
@@ -152,8 +157,9 @@ class Answer:
         if status == 101:
             self._fail("it switches protocols without being asked")
             return 0
+        parser, self._parser = self._parser, None  # it holds this object in turn
         try:
-            httptools.HttpResponseParser(self).feed_data(head)
+            (parser or httptools.HttpResponseParser(self)).feed_data(head)
         except httptools.HttpParserError as exc:
             self._fail(str(exc).lower())  # llhttp's words are constants, and quote nothing
         if len(self.headers) > MAX_FIELDS:

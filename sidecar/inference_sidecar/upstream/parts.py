@@ -7,74 +7,58 @@ them here. What nobody asks for is not made; whoever does ask finds what httpx w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from ..records import Headers
+from .request import Ready
 
-
-class Readable(Protocol):
-    """An answer's body as it comes: an iterator that can be ended early. `ended`: no more is going to come."""
-
-    @property
-    def ended(self) -> bool: ...
-
-    def __aiter__(self) -> Readable: ...
-
-    async def __anext__(self) -> bytes: ...
-
-    async def next(self) -> bytes | None:
-        """The next piece, None at the end: what iterating gives, without what that costs."""
-
-    def here(self) -> bytes:
-        """What has come and was not given; b"" where that is nothing."""
-
-    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
-        """Each piece to `sink` as it comes: to the end (True), or until `sink` says False."""
-
-    def close(self) -> None: ...
+if TYPE_CHECKING:
+    from .connections import Body
 
 
 class Prepared(httpx.Request):
-    """A request whose `lines` are complete together with its `own_lines`, framing and Host included: of the former it is
-    expected that the next request has the same, the latter come last. `body` is whole, or is read once.
+    """A request that is `ready`, which is all that one of these has; nothing of it can be changed but `headers`, and once
+    those were asked for they count, changed or not."""
 
-    `lines` are None once `headers` was asked for: from then on those count, changed or not.
-    """
+    ready: Ready
 
-    def __init__(
-        self,
-        method: str,
-        url: httpx.URL,
-        lines: Headers,
-        own_lines: Headers,
-        body: bytes | AsyncIterator[bytes],
-        extensions: dict[str, Any],
-    ) -> None:
-        self.method = method.upper()
-        self.url = url
-        self.lines: Headers | None = lines
-        self.own_lines = own_lines
-        self.body = body
-        self.extensions = extensions
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        """As httpx has it."""
+        return self.ready.method
+
+    @property
+    def url(self) -> httpx.URL:  # type: ignore[override]
+        """As httpx has it."""
+        return self.ready.url
+
+    @property
+    def extensions(self) -> dict[str, Any]:  # type: ignore[override]
+        """See `transport`."""
+        return {"target": self.ready.target, "fresh": self.ready.fresh}
 
     @cached_property
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """The lines, as httpx has them."""
-        lines, self.lines = self.lines, None
-        return httpx.Headers([*(lines or ()), *self.own_lines])
+        self.ready.changed = True
+        length = self.ready.length
+        framing = [] if length is None else [(b"content-length", b"%d" % length)]
+        return httpx.Headers([*self.ready.lines, *self.ready.own_lines, *framing])
 
     @cached_property
     def stream(self) -> httpx.AsyncByteStream:  # type: ignore[override]
         """The body, as httpx has it."""
-        return _Given(self.body)
+        return _Given(self.ready.body)
 
 
 class Opened(httpx.Response):
-    """An answer whose head is here, and whose `body` comes. `lines` as a request's."""
+    """An answer whose head is here, and whose `body` comes. Of its head nothing can be changed but `headers`, and once those
+    were asked for they count, changed or not."""
+
+    body: Body
 
     # What httpx keeps of an answer besides, as it is at the beginning.
     next_request = None
@@ -84,17 +68,22 @@ class Opened(httpx.Response):
     _request = None
     _num_bytes_downloaded = 0
 
-    def __init__(self, status: int, lines: Headers, body: Readable, extensions: dict[str, Any]) -> None:
-        self.status_code = status
-        self.lines: Headers | None = lines
-        self.body = body
-        self.extensions = extensions
+    @property
+    def status_code(self) -> int:  # type: ignore[override]
+        """As httpx has it."""
+        return self.body.answer.status
+
+    @property
+    def extensions(self) -> dict[str, Any]:  # type: ignore[override]
+        """As httpx has them."""
+        answer = self.body.answer
+        return {"http_version": answer.version, "reason_phrase": answer.reason}
 
     @cached_property
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """The lines, as httpx has them."""
-        lines, self.lines = self.lines, None
-        return httpx.Headers(lines)
+        self.body.changed = True
+        return httpx.Headers(self.body.answer.headers)
 
     @cached_property
     def stream(self) -> httpx.AsyncByteStream:  # type: ignore[override]
@@ -107,8 +96,15 @@ class Opened(httpx.Response):
         return []
 
 
+# As `object` makes them: a constructor in Python would be what is left of Python in what every request passes.
+blank_request: Final[Callable[[], Prepared]] = partial(object.__new__, Prepared)
+"""Makes a request that is yet to be given what is `ready`."""
+blank_answer: Final[Callable[[], Opened]] = partial(object.__new__, Opened)
+"""Makes an answer that is yet to be given its `body`."""
+
+
 class _Given(httpx.AsyncByteStream):
-    def __init__(self, body: bytes | AsyncIterator[bytes]) -> None:
+    def __init__(self, body: bytes | AsyncIterable[bytes]) -> None:
         self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -120,10 +116,10 @@ class _Given(httpx.AsyncByteStream):
 
 
 class _Coming(httpx.AsyncByteStream):
-    def __init__(self, body: Readable) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
 
-    def __aiter__(self) -> Readable:
+    def __aiter__(self) -> Body:
         return self._body
 
     async def aclose(self) -> None:

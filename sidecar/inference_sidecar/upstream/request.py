@@ -6,10 +6,13 @@ doubt: a head holds no byte that could end a line of it, and no more of a body g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Final
 
+import httpx
+
 from ..errors import Unwritable
+from ..records import Headers
 from .framing import closes, length_of
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -17,6 +20,55 @@ VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What may stand in a header line's name, and in its value: for requests that go up and answers that go down."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_KNOWN: Final = frozenset({b"traceparent", b"tracestate"})
+"""Names that come with every request, and need no look."""
+
+
+Lines = tuple[tuple[bytes, bytes], ...]
+
+
+class Ready:
+    """A request that may be written as it is. `lines` are complete together with `own_lines` and `length`, framing and Host
+    included: of the first it is expected that the next request has the same, the others come last. `length` is what is to be said of the body's, None where nothing is. `body` is whole, or is read once.
+    `target` and `fresh` are as in `transport`. `meanwhile` is called once the request is on its way, or is about to be: the
+    upstream then takes its time. `changed`: the lines no longer count, but those of the request that was made of this."""
+
+    __slots__ = (
+        "body",
+        "changed",
+        "fresh",
+        "length",
+        "lines",
+        "meanwhile",
+        "method",
+        "own_lines",
+        "target",
+        "url",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        url: httpx.URL,
+        target: bytes,
+        lines: Lines,
+        own_lines: Headers,
+        body: bytes | AsyncIterable[bytes],
+        *,
+        length: int | None = None,
+        fresh: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.target = target
+        self.lines = lines
+        self.own_lines = own_lines
+        self.body = body
+        self.length = length
+        self.fresh = fresh
+        self.meanwhile = meanwhile
+        self.changed = False
 
 
 class _Lines:
@@ -25,22 +77,24 @@ class _Lines:
     __slots__ = ("data", "framing", "hosts")
 
     def __init__(self, lines: Sequence[tuple[bytes, bytes]]) -> None:
-        names, values = [name for name, _ in lines], [value for _, value in lines]
-        if (
-            b"" in names
-            or b"".join(names).translate(None, TOKEN)
-            or b"".join(values).translate(None, VALUE_BYTES)
-        ):
-            raise Unwritable
         self.framing: list[tuple[bytes, bytes]] = []
         self.hosts = 0
+        names: list[bytes] = []
+        values: list[bytes] = []
         out: list[bytes] = []
         for name, value in lines:
-            key = name.lower()
-            self.hosts += key == b"host"
-            if key in _FRAMING:
-                self.framing.append((key, value))
-            out.append(name + b": " + value + b"\r\n")
+            if name not in _KNOWN:
+                names.append(name)
+                key = name.lower()
+                self.hosts += key == b"host"
+                if key in _FRAMING:
+                    self.framing.append((key, value))
+            values.append(value)
+            out.append(b"%b: %b\r\n" % (name, value))
+        if names and (b"" in names or b"".join(names).translate(None, TOKEN)):
+            raise Unwritable
+        if b"".join(values).translate(None, VALUE_BYTES):
+            raise Unwritable
         self.data = b"".join(out)
 
 
@@ -50,7 +104,7 @@ class Beginning:
 
     __slots__ = ("data", "framing", "hosts", "lines", "method", "target")
 
-    def __init__(self, method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, method: bytes, target: bytes, lines: Sequence[tuple[bytes, bytes]]) -> None:
         if (
             not (target and method)
             or method == b"CONNECT"
@@ -61,14 +115,15 @@ class Beginning:
         written = _Lines(lines)
         self.method = method
         self.target = target
-        self.lines = lines[:]  # whoever has them may change them
+        self.lines = tuple(lines)
         self.data = b"%b %b HTTP/1.1\r\n%b" % (method, target, written.data)
         self.framing = written.framing
         self.hosts = written.hosts
 
-    def again(self, method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]) -> bool:
+    def again(self, method: bytes, target: bytes, lines: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether another head begins so, too."""
-        return method == self.method and target == self.target and lines == self.lines
+        same = lines is self.lines or tuple(lines) == self.lines
+        return same and method == self.method and target == self.target
 
 
 class RequestHead:
@@ -77,19 +132,29 @@ class RequestHead:
 
     __slots__ = ("closes", "data", "length")
 
-    def __init__(self, beginning: Beginning, lines: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """`lines`: those after the beginning's. Raises Unwritable."""
+    def __init__(
+        self, beginning: Beginning, lines: Sequence[tuple[bytes, bytes]] = (), length: int | None = None
+    ) -> None:
+        """`lines`: those after the beginning's. `length` is as `Ready` has it. Raises Unwritable."""
         rest = _Lines(lines)
-        framing: dict[bytes, bytes] = {}
-        for key, value in beginning.framing + rest.framing:
+        said = rest.data if length is None else b"%bcontent-length: %d\r\n" % (rest.data, length)
+        self.data = b"%b%b\r\n" % (beginning.data, said)
+        if beginning.hosts + rest.hosts != 1:
+            raise Unwritable
+        given = beginning.framing + rest.framing
+        if not given:  # nearly always
+            self.length: int | None = length or 0
+            self.closes = False
+            return
+        framing: dict[bytes, bytes] = {} if length is None else {b"content-length": b"%d" % length}
+        for key, value in given:
             framing[key] = framing[key] + b"," + value if key in framing else value
-        coding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length", b"0")
-        size = length_of(length)
-        if beginning.hosts + rest.hosts != 1 or size is None:
+        coding = framing.get(b"transfer-encoding")
+        size = length_of(framing.get(b"content-length", b"0"))
+        if size is None:
             raise Unwritable
         if coding is not None and (b"content-length" in framing or coding.lower() != b"chunked"):
             raise Unwritable
-        self.data = beginning.data + rest.data + b"\r\n"
         self.length = size if coding is None else None
         self.closes = closes(framing.get(b"connection", b""))
 

@@ -22,11 +22,10 @@ Shown = tuple[str, str, int | None]
 """A URL as it may be told, its host and its port."""
 
 
-def answered(trace: Trace, answer: httpx.Response) -> None:
-    """An attempt's answer has its head."""
-    version: bytes = answer.extensions.get("http_version", b"HTTP/1.1")
+def answered(trace: Trace, status: int, version: bytes) -> None:
+    """An attempt's answer has its head. `version` as it begins with."""
     trace.attempt_ended(
-        answer.status_code, _VERSIONS.get(version) or version.decode("ascii", "ignore").replace("HTTP/", "")
+        status, _VERSIONS.get(version) or version.decode("ascii", "ignore").replace("HTTP/", "")
     )
 
 

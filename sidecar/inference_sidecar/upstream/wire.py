@@ -44,6 +44,7 @@ class Wire:
         self.usage = usage
         self.refuses_usage = False  # learned from the upstream; a changed upstream gets a new wire
         self._transport = transport
+        self._send = transport.handle_async_request
         self._open = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -53,7 +54,7 @@ class Wire:
         """What sends one request, and holds this wire from now on. Once for each: `close` or `drop` where it gave a response,
         `ended` where it gave none."""
         self._open += 1
-        return self._transport.handle_async_request(request)
+        return self._send(request)
 
     def ended(self) -> None:
         """A request that was opened holds this wire no more."""

@@ -8,7 +8,6 @@ The sets of words hold OpenAI's, and behind these the ones that compatible serve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from .checks import (
@@ -142,7 +141,7 @@ _custom_voice = shape({"id": string()}, "id")
 
 _penalty = number(-2, 2)
 
-PARAMETERS: Mapping[str, Check] = {
+PARAMETERS: dict[str, Check] = {
     "messages": messages,
     "max_tokens": integer(1, 131072),
     "max_completion_tokens": integer(1),
