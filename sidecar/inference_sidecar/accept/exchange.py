@@ -168,7 +168,7 @@ class Exchange:
     def _here(self) -> bytes | None:
         """The body, where it is small, is to be held, and is here already: to receive it would be most of reading it."""
         size = self._head.length
-        if not size or size > min(TURN_BYTES, self._runtime.values.max_json_bytes) or not self._is_held():
+        if not size or size > TURN_BYTES or size > self._runtime.values.max_json_bytes or not self._is_held():
             return None
         return self._line.take()
 

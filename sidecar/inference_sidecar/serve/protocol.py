@@ -71,8 +71,10 @@ class Connection(Wire):
         self._callback: Callable[[], Any] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
-        self._placed = b""  # the last request's URL, and what it was found to be: most have the same
-        self._path: tuple[str, bytes, bytes] = ("", b"", b"")
+        self._line = (
+            b""  # a request's first line as it came, and the scope without its headers: most have the same
+        )
+        self._scope: dict[str, Any] = {}
         self._chunk = b""  # in which a head begins at the first byte
         self._expects = False
         self._in_head = True
@@ -223,7 +225,9 @@ class Connection(Wire):
         if self._peer_timer is not None:
             self._peer_timer.cancel()
             self._peer_timer = None
-        self._parser = None  # it holds this object in turn
+        self._parser = None  # it holds this object in turn, and so do scopes
+        self._scope = {}
+        self._line = b""
         self._waiting.clear()
         self.resume_writing()
         if self._cycle is not None:
@@ -305,33 +309,20 @@ class Connection(Wire):
         self._in_head = self._idle = False
         self._raw_head = 0
         self.when = None
-        parser = self._parser
-        verb: bytes = parser.get_method()
-        # To ask the parser is to have it write the version. Where a head begins with its chunk the place of that is known.
-        place = len(verb) + 1 + len(self._url)
-        usual = self._chunk[place : place + len(_USUAL)] == _USUAL
-        version: str = "1.1" if usual else parser.get_http_version()
-        path, raw_path, query = self._path if self._url == self._placed else self._place()
-        headers, expects = self._headers, self._expects
+        line = self._chunk[: len(self._line)]
+        if not line or line != self._line:
+            self._begin()
+        scope = self._scope.copy()
+        scope["headers"] = self._headers
+        expects = self._expects
         # From here on the next head's, but for trailers.
         self._url = self._chunk = b""
         self._headers = []
         self._expects = False
-        extensions: dict[str, Any] = {EXTENSION: self}
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "method": _METHODS.get(verb) or verb.decode("ascii"),
-            "scheme": "http",
-            "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
-            "extensions": extensions,
-        }
-        keep_alive = version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
+        parser = self._parser
+        keep_alive = (
+            scope["http_version"] != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
+        )
         cycle = Cycle(self, scope, keep_alive=keep_alive, expects=expects)
         self._newest = cycle
         if self._cycle is not None:
@@ -389,14 +380,30 @@ class Connection(Wire):
             self._tasks.discard(task)
             self.close()
 
-    def _place(self) -> tuple[str, bytes, bytes]:
-        """The URL's path, decoded and as it came, and its query."""
+    def _begin(self) -> None:
+        """The scope by the head's first line, where that is not the line that the last one had."""
+        verb: bytes = self._parser.get_method()
         url: Any = httptools.parse_url(self._url)  # its own types forget that there may be no query
         raw_path: bytes = url.path
         path = raw_path.decode("ascii")
-        self._path = (urllib.parse.unquote(path) if "%" in path else path, raw_path, url.query or b"")
-        self._placed = self._url
-        return self._path
+        line = verb + b" " + self._url + _USUAL
+        # A line in any other form (1.0, more blanks) may be read as this one, but is not kept.
+        usual = self._chunk.startswith(line)
+        self._line = line if usual else b""
+        extensions: dict[str, Any] = {EXTENSION: self}
+        self._scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1" if usual else self._parser.get_http_version(),
+            "method": _METHODS.get(verb) or verb.decode("ascii"),
+            "scheme": "http",
+            "root_path": "",
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+            "headers": [],
+            "extensions": extensions,
+        }
 
     # Bounds
 

@@ -90,7 +90,7 @@ class _Lines:
                 if key in _FRAMING:
                     self.framing.append((key, value))
             values.append(value)
-            out.append(b"%b: %b\r\n" % (name, value))
+            out.append(name + b": " + value + b"\r\n")
         if names and (b"" in names or b"".join(names).translate(None, TOKEN)):
             raise Unwritable
         if b"".join(values).translate(None, VALUE_BYTES):
@@ -137,8 +137,10 @@ class RequestHead:
     ) -> None:
         """`lines`: those after the beginning's. `length` is as `Ready` has it. Raises Unwritable."""
         rest = _Lines(lines)
-        said = rest.data if length is None else b"%bcontent-length: %d\r\n" % (rest.data, length)
-        self.data = b"%b%b\r\n" % (beginning.data, said)
+        data = beginning.data + rest.data
+        if length is not None:
+            data += b"content-length: " + str(length).encode() + b"\r\n"
+        self.data = data + b"\r\n"
         if beginning.hosts + rest.hosts != 1:
             raise Unwritable
         given = beginning.framing + rest.framing

@@ -207,7 +207,7 @@ def _member_edit(body: Body, name: str, new: str) -> Edit:
     if found is not None:
         return Edit(found.start, found.end, new)
     after = body.opening + 1
-    return Edit(after, after, f'"{name}":{new}' + ("," if body.members else ""))
+    return Edit(after, after, '"' + name + '":' + new + ("," if body.members else ""))
 
 
 def _usage_edits(body: Body) -> list[Edit]:
