@@ -35,9 +35,7 @@ class Door:
         self._guarded = server.host is None or is_loopback(server.host)
         self._any_host = not self._guarded and not self._hosts
         self._any_origin = not self._guarded and not self._origins
-        self._known: bytes | None = (
-            None  # the last Host line that was accepted: apps write the same one every time
-        )
+        self._known: bytes | None = None  # the last Host that was accepted: apps write the same each time
 
     def judge(self, headers: Headers) -> Verdict:
         """Judge by the Host and Origin lines. A request without either is no browser's."""

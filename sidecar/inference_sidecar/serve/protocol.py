@@ -71,9 +71,7 @@ class Connection(Wire):
         self._callback: Callable[[], Any] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._url = b""
-        self._line = (
-            b""  # a request's first line as it came, and the scope without its headers: most have the same
-        )
+        self._line = b""  # the last request's first, and its scope without headers: most have the same
         self._scope: dict[str, Any] = {}
         self._chunk = b""  # in which a head begins at the first byte
         self._expects = False

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ..deadline import Deadline
-from ..errors import UpstreamDisconnected, UpstreamError, UpstreamProtocolError, UpstreamTimeout
+from ..errors import UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from ..records import Endpoint, Headers, Refusal, Retry
 from ..runtime import Located, Runtime
 from ..telemetry import debug
 from . import retry
+from .answer import Answer, following
 from .parts import Opened, blank_request
 from .request import Lines, Ready
 from .traced import Shown, answered, shown, unanswered
@@ -28,7 +29,7 @@ from .wire import Wire, wire_for
 
 if TYPE_CHECKING:
     from ..telemetry.spans import Trace
-    from .connections import Body
+    from .body import Body
 
 __all__ = ["Answer", "Call", "Upstream", "Wire", "wire_for"]
 
@@ -36,9 +37,6 @@ _TICK_SECS = 0.001
 """What a timer of uvloop's, which counts whole milliseconds, may be early: a wait that was asked for is kept."""
 
 _OF_TRACES = frozenset({b"traceparent", b"tracestate"})
-
-MAX_ERROR_BODY = 1024 * 1024
-"""Bytes of an error's body that are read; what is longer is cut, and then is no JSON."""
 
 
 class Call:
@@ -70,112 +68,6 @@ class Call:
         self.without_usage = without_usage
         self.trace = trace
         self.meanwhile = meanwhile
-
-
-class Answer:
-    """An answer whose head and first body byte have arrived; its body piece by piece.
-
-    `first` is the first piece of the body, empty where there is no body. `whole`: `first` is all of it. `cut`: of an
-    error's body no more came, or no more was taken. `deadline` is the loop time until which a plain answer has to be
-    complete. `exhausted`: further tries would have been right, but their number is used up. `usage_dropped`: the
-    sidecar's wish for usage was refused and taken back.
-    """
-
-    __slots__ = (
-        "_given", "_more", "_response", "_rest", "_wire", "attempts", "closed", "cut", "deadline", "exhausted", "first", "headers",
-        "status", "usage_dropped", "whole",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        status: int,
-        headers: Headers,
-        first: bytes,
-        rest: Body | None,
-        more: Callable[[], Awaitable[bytes | None]] | None,
-        wire: Wire,
-        response: httpx.Response,
-    ) -> None:
-        """`rest` is what the body is read from, where that is one of ours; else `more` gives its next piece."""
-        self.status = status
-        self.headers = headers
-        self.first = first
-        self.whole = not first or (rest is not None and rest.ended)
-        self.cut = False
-        self.deadline = 0.0
-        self.attempts = 1
-        self.exhausted = False
-        self.usage_dropped = False
-        self.closed = False
-        self._more = more
-        self._rest = rest
-        self._wire = wire
-        self._response = response
-        self._given = False
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header, its name in lower case."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
-    def take_first(self) -> bytes:
-        """The body's first piece, which `next` then leaves out."""
-        self._given = True
-        return self.first
-
-    async def next(self) -> bytes | None:
-        """The body's next piece, None at its end. Raises UpstreamError."""
-        if not self._given:
-            return self.take_first() or None
-        return None if self.whole else await self._following()
-
-    def _following(self) -> Awaitable[bytes | None]:
-        return _following(self._rest, self._more)
-
-    @property
-    def pours(self) -> bool:
-        """Whether `pour` can be used, and `first` was taken."""
-        return self._given and (self.whole or self._rest is not None)
-
-    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
-        """The body after `first`: each piece to `sink` as it arrives, to the end (True) or until `sink` says False.
-        Raises UpstreamError."""
-        if self.whole or self._rest is None:
-            return True
-        return await self._rest.pour(sink)
-
-    async def read(self) -> None:
-        """Take the body into `first`, up to a bound. One that breaks off is still an answer: its status came whole."""
-        body = bytearray(self.first)
-        try:
-            while not self.whole and len(body) <= MAX_ERROR_BODY:
-                piece = await self._following()
-                if piece is None:
-                    break
-                body += piece
-        except (UpstreamDisconnected, UpstreamProtocolError):
-            self.cut = True
-        self.cut = self.cut or len(body) > MAX_ERROR_BODY
-        self.first, self.whole = bytes(body[:MAX_ERROR_BODY]), True
-
-    async def aclose(self) -> None:
-        """Give the connection back where the body was read to its end, close it where it was not."""
-        if not self.closed:
-            self.closed = True
-            await self._wire.close(self._response)
-
-    def close_now(self) -> bool:
-        """As `aclose`, where that takes no waiting; False where it does, and nothing was done."""
-        self.closed = self.closed or self._wire.close_now(self._response)
-        return self.closed
-
-    def drop(self) -> None:
-        """As `aclose`, for whoever cannot wait."""
-        if not self.closed:
-            self.closed = True
-            self._wire.drop(self._response)
 
 
 class Attempts:
@@ -362,7 +254,7 @@ class Upstream:
                 raise UpstreamProtocolError(f"The upstream answered with the status {status}.")
             headers = [(name.lower(), value) for name, value in lines]
             while first == b"":
-                first = await _following(body_down, more)
+                first = await following(body_down, more)
             answer = Answer(status, headers, first or b"", body_down, more, wire, response)
             if status >= 400:
                 await answer.read()
@@ -446,16 +338,6 @@ def _is_unread(body: bytes | AsyncIterator[bytes] | None, error: UpstreamError) 
 
 def _pieces(pieces: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes | None]]:
     return lambda: anext(pieces, None)
-
-
-def _following(
-    body: Body | None, more: Callable[[], Awaitable[bytes | None]] | None
-) -> Awaitable[bytes | None]:
-    """The next piece of an answer's body, None at its end."""
-    if body is not None:
-        return body.next()
-    assert more is not None, "a body is read from something"
-    return more()
 
 
 def _why(failure: UpstreamError | Answer) -> str:

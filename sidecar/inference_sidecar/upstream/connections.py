@@ -1,4 +1,4 @@
-"""The connections of `asyncio_transport`: who has one, which are idle, and the bodies that are read from them.
+"""The connections of `asyncio_transport`: who has one, and which are idle.
 
 Enters: a prepared `httpx.Request`. Leaves: an open `httpx.Response`, or an `UpstreamError`.
 Must not open a connection: whoever makes this says how.
@@ -19,8 +19,8 @@ from typing import Final
 import httpx
 
 from ..errors import Unwritable, UpstreamError, UpstreamProtocolError
+from .body import Body, Home
 from .connection import Connection
-from .framing import Answer
 from .parts import Prepared, blank_answer
 from .request import Beginning, Lines, Ready, RequestHead
 
@@ -74,7 +74,7 @@ class Places:
         self._free += 1
 
 
-class Connections:
+class Connections(Home):
     """As `AsyncioTransport` has it; `connect` opens a connection, and is called by whoever has a place."""
 
     def __init__(
@@ -182,7 +182,7 @@ class Connections:
         return None
 
     def give_back(self, connection: Connection | None, *, keep: bool, kept_for: int | None = None) -> None:
-        """The end of a request, whatever it was: its connection becomes idle or closes, its place is free."""
+        """See `Home`: the connection becomes idle or closes, its place is free."""
         self._places.leave()
         if connection is None:
             return
@@ -212,80 +212,6 @@ class Connections:
             self._sweeper.cancel()
         self._sweeps_at = when
         self._sweeper = None if when == math.inf else asyncio.get_running_loop().call_at(when, self._sweep)
-
-
-class Body:
-    """An answer's body as it comes, and its head. Frees the place once: at its end, at a failure, or when it is closed.
-
-    `changed`: the head's lines no longer count, but those of the response that this is the body of.
-    """
-
-    def __init__(
-        self, connections: Connections, connection: Connection, answer: Answer, *, keep: bool
-    ) -> None:
-        self.answer = answer
-        self.changed = False
-        self._connections = connections
-        self._connection: Connection | None = connection
-        self._keep = keep
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece was the end, too."""
-        return self._connection is None
-
-    def __aiter__(self) -> Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self.next()
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-    async def next(self) -> bytes | None:
-        """The next piece, None at the end: what iterating gives, without what that costs."""
-        connection = self._connection
-        if connection is None:
-            return None
-        try:
-            piece = await connection.read(self.answer)
-        except BaseException:
-            self.close()
-            raise
-        if connection.drained(self.answer):
-            self.close()
-        return piece or None
-
-    def here(self) -> bytes:
-        """What has come and was not given; b"" where that is nothing."""
-        connection = self._connection
-        if connection is None:
-            return b""
-        piece = connection.here()
-        if connection.drained(self.answer):
-            self.close()
-        return piece
-
-    async def pour(self, sink: Callable[[bytes], bool]) -> bool:
-        """The rest of the body, piece by piece, as `Connection.pour` does."""
-        connection = self._connection
-        if connection is None:
-            return True
-        try:
-            ended = await connection.pour(self.answer, sink)
-        except BaseException:
-            self.close()
-            raise
-        if ended:
-            self.close()
-        return ended
-
-    def close(self) -> None:
-        """Give the connection back, where that has not been done."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._connections.give_back(connection, keep=self._keep, kept_for=self.answer.kept_for)
 
 
 def _ready(request: httpx.Request) -> Ready:

@@ -16,7 +16,7 @@ import httpx
 from .request import Ready
 
 if TYPE_CHECKING:
-    from .connections import Body
+    from .body import Body
 
 
 class Prepared(httpx.Request):
