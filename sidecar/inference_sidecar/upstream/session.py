@@ -25,8 +25,11 @@ class Session:
         self.failure: ssl.SSLError | None = None
         self.ended = False
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=host)
-        # Into a buffer, and what it returns is a number then: typeshed knows one of bytes alone.
-        self._read: Callable[[int, memoryview], Any] = self.tls.read
+        # What `SSLObject` has these two do, without its own call in Python, which would be all of Python's interpreter that a
+        # request meets. Into a buffer, and what `read` returns is a number then.
+        inner: Any = getattr(self.tls, "_sslobj", self.tls)
+        self._read: Callable[[int, memoryview], Any] = inner.read
+        self._write: Callable[[bytes | memoryview], Any] = inner.write
 
     @property
     def pending(self) -> bool:
@@ -56,5 +59,5 @@ class Session:
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """`data` as it goes over the wire. Raises ssl.SSLError."""
         if data:
-            self.tls.write(data)
+            self._write(data)
         return self.outgoing.read()
