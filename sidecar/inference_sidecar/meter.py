@@ -362,7 +362,7 @@ def tells_nothing(endpoint: Endpoint, event: Event) -> bool:
         and data.startswith(b"{")
         and data.find(b"\\") < 0
         and data.find(b'"error"') < 0
-        and (data.find(b'"usage"') < 0 or data.count(b'"usage"') == data.count(b'"usage":null'))
+        and data.count(b'"usage"') == data.count(b'"usage":null')
     )
 
 

@@ -30,7 +30,8 @@ class Outbox:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else may want to send in this turn: then nothing need wait here."""
+        """Whether nobody else may want to send in this turn: then nothing need wait here, and who asks before `add` is spared
+        making what would be called at once."""
         return self.open <= 1
 
     def add(self, send: Send) -> None:

@@ -134,23 +134,30 @@ def message_of(body: bytes) -> str:
 
 def down(headers: Headers, *, mask: Callable[[bytes], bytes]) -> Headers:
     """The headers of an answer that go down, in order, without content-length; the key is never among them."""
-    lines = []
-    hops = False
-    for line in headers:
-        if line[0] not in _NOT_DOWN:
-            lines.append(line)
-        elif line[0] == b"connection":
-            hops = True
-    if hops:
-        named = named_by_connection(headers)
-        lines = [line for line in lines if line[0] not in named]
+    lines = end_to_end(headers, _NOT_DOWN)
     # One look at all of them: the key is hardly ever there.
     values = b"\n".join([value for _, value in lines])
     return lines if mask(values) == values else [(name, mask(value)) for name, value in lines]
 
 
-def named_by_connection(headers: Headers) -> set[bytes]:
-    """Names that a Connection line says are for this hop alone."""
+def end_to_end(headers: Headers, barred: frozenset[bytes], prefixes: tuple[bytes, ...] = ()) -> Headers:
+    """Header lines, in order, without those of `barred` names, of which hop-by-hop ones are some, those whose names begin with
+    one of `prefixes`, and those that a Connection line says are for this hop alone. Names are in lower case."""
+    lines = []
+    hops = False
+    for line in headers:
+        name = line[0]
+        if name in barred:
+            hops = hops or name == b"connection"
+        elif not name.startswith(prefixes):
+            lines.append(line)
+    if not hops:
+        return lines
+    named = _named_by_connection(headers)
+    return [line for line in lines if line[0] not in named]
+
+
+def _named_by_connection(headers: Headers) -> set[bytes]:
     named: set[bytes] = set()
     for name, value in headers:
         if name == b"connection":

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..errors import BadBody, ClientGone
 from ..records import Headers, Reason, Refusal
-from ..respond import HOP_BY_HOP, named_by_connection
+from ..respond import HOP_BY_HOP, end_to_end
 from ..upstream.framing import number_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -84,19 +84,7 @@ def read_head(headers: Headers) -> Head:
 
 def up(headers: Headers, *, traced: bool) -> Headers:
     """The app's header lines that go up, in order, without framing, credentials and accept-encoding."""
-    barred = _NOT_UP if traced else _NOT_UP_UNTRACED
-    lines = []
-    hops = False
-    for line in headers:
-        name = line[0]
-        if name in barred:
-            hops = hops or name == b"connection"
-        elif not name.startswith(_NOT_UP_PREFIXES):
-            lines.append(line)
-    if not hops:
-        return lines
-    named = named_by_connection(headers)
-    return [line for line in lines if line[0] not in named]
+    return end_to_end(headers, _NOT_UP if traced else _NOT_UP_UNTRACED, _NOT_UP_PREFIXES)
 
 
 def wanted_coding(head: Head, *, readable: bool, plain: bool) -> bytes:

@@ -79,10 +79,7 @@ class Answer:
         """The body's next piece, None at its end. Raises UpstreamError."""
         if not self._given:
             return self.take_first() or None
-        return None if self.whole else await self._following()
-
-    def _following(self) -> Awaitable[bytes | None]:
-        return following(self._rest, self._more)
+        return None if self.whole else await following(self._rest, self._more)
 
     @property
     def pours(self) -> bool:
@@ -101,7 +98,7 @@ class Answer:
         body = bytearray(self.first)
         try:
             while not self.whole and len(body) <= MAX_ERROR_BODY:
-                piece = await self._following()
+                piece = await following(self._rest, self._more)
                 if piece is None:
                     break
                 body += piece

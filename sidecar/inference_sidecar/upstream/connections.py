@@ -172,7 +172,7 @@ class Connections(Home):
             return None
         now = self._now()
         for connection in reversed(list(self.idle)):
-            if connection.origin is not origin and connection.origin != origin:
+            if connection.origin != origin:
                 continue
             if connection.idle_until > now and connection.alive():
                 del self.idle[connection]

@@ -7,13 +7,14 @@ doubt: a head holds no byte that could end a line of it, and no more of a body g
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Sequence
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Unwritable
 from ..records import Headers
 from .framing import closes, length_of
+
+if TYPE_CHECKING:
+    import httpx
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE_BYTES: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -25,26 +26,18 @@ _KNOWN: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 Lines = tuple[tuple[bytes, bytes], ...]
+"""Header lines that nobody changes."""
 
 
 class Ready:
     """A request that may be written as it is. `lines` are complete together with `own_lines` and `length`, framing and Host
-    included: of the first it is expected that the next request has the same, the others come last. `length` is what is to be said of the body's, None where nothing is. `body` is whole, or is read once.
-    `target` and `fresh` are as in `transport`. `meanwhile` is called once the request is on its way, or is about to be: the
+    included: of the first it is expected that the next request has the same, the others come last. `length` is what is to be
+    said of the body's, None where nothing is. `body` is whole, or is read once. `target` and `fresh` are as in `transport`. `meanwhile` is called once the request is on its way, or is about to be: the
     upstream then takes its time. `changed`: the lines no longer count, but those of the request that was made of this."""
 
     __slots__ = (
-        "body",
-        "changed",
-        "fresh",
-        "length",
-        "lines",
-        "meanwhile",
-        "method",
-        "own_lines",
-        "target",
-        "url",
-    )
+        "body", "changed", "fresh", "length", "lines", "meanwhile", "method", "own_lines", "target", "url",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -122,8 +115,7 @@ class Beginning:
 
     def again(self, method: bytes, target: bytes, lines: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether another head begins so, too."""
-        same = lines is self.lines or tuple(lines) == self.lines
-        return same and method == self.method and target == self.target
+        return method == self.method and target == self.target and tuple(lines) == self.lines
 
 
 class RequestHead:

@@ -215,16 +215,11 @@ def _items(outer: list[Any]) -> list[Any]:
 
 def splice(raw: bytes, text: str, edits: Sequence[Edit]) -> bytes:
     """`raw`, of which `text` is the reading, with its edits, which must not overlap."""
-    if len(edits) == 1 and len(raw) <= _SMALL:
-        edit = edits[0]
-        start = _byte_of(raw, text, edit.start)
-        end = start + len(text[edit.start : edit.end].encode())
-        return raw[:start] + edit.new.encode() + raw[end:]
     pieces: list[bytes | memoryview] = []
     # To copy a small body twice takes less than to make views of it.
     view = None if len(raw) <= _SMALL else memoryview(raw)
     done = 0
-    for edit in sorted(edits, key=lambda edit: edit.start):
+    for edit in edits if len(edits) == 1 else sorted(edits, key=lambda edit: edit.start):
         start = _byte_of(raw, text, edit.start)
         pieces.append(raw[done:start] if view is None else view[done:start])
         pieces.append(edit.new.encode())
